@@ -1,0 +1,116 @@
+//! Folds a stream of events into the message it makes.
+
+use super::LlmEvent;
+use crate::model::{AssistantBlock, AssistantMessage, NanoUsd, StopReason, ToolCall, Usage};
+
+/// Builds an [`AssistantMessage`] from a stream's events. Decoders use it too, so that the
+/// terminal message and the fold of the deltas cannot differ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageBuilder {
+    message: AssistantMessage,
+}
+
+impl MessageBuilder {
+    /// An empty message of `provider` and `model`.
+    #[must_use]
+    pub fn new(provider: &str, model: &str) -> Self {
+        Self {
+            message: AssistantMessage {
+                content: Vec::new(),
+                provider: provider.to_owned(),
+                model: model.to_owned(),
+                response_model: None,
+                response_id: None,
+                usage: Usage::default(),
+                cost: NanoUsd::ZERO,
+                stop_reason: StopReason::Stop,
+                raw_stop_reason: None,
+            },
+        }
+    }
+
+    /// Adds one event.
+    pub fn apply(&mut self, event: &LlmEvent) {
+        match event {
+            LlmEvent::Start { model, response_id } => {
+                self.message.response_model.clone_from(model);
+                self.message.response_id.clone_from(response_id);
+            }
+            LlmEvent::TextStart { .. } => {
+                self.push(AssistantBlock::Text { text: String::new(), signature: None });
+            }
+            LlmEvent::ThinkingStart { .. } => {
+                let (text, signature, redacted) = (String::new(), None, false);
+                self.push(AssistantBlock::Thinking { text, signature, redacted });
+            }
+            LlmEvent::ToolCallStart { id, name, .. } => {
+                self.push(AssistantBlock::ToolCall(ToolCall {
+                    id: id.clone(),
+                    name: name.clone(),
+                    arguments: serde_json::json!({}),
+                    arguments_error: None,
+                    thought_signature: None,
+                }));
+            }
+            LlmEvent::TextDelta { index, delta } | LlmEvent::ThinkingDelta { index, delta } => {
+                self.grow(*index, delta);
+            }
+            LlmEvent::TextEnd { index, text: whole } => {
+                if let Some(AssistantBlock::Text { text, .. }) = self.block(*index) {
+                    text.clone_from(whole);
+                }
+            }
+            LlmEvent::ThinkingEnd { index, text: whole, signature: sign } => {
+                if let Some(AssistantBlock::Thinking { text, signature, .. }) = self.block(*index) {
+                    text.clone_from(whole);
+                    signature.clone_from(sign);
+                }
+            }
+            LlmEvent::ToolCallEnd { index, call: whole } => {
+                if let Some(AssistantBlock::ToolCall(call)) = self.block(*index) {
+                    call.clone_from(whole);
+                }
+            }
+            LlmEvent::Usage { usage } => self.message.usage = *usage,
+            LlmEvent::Done { message, .. } | LlmEvent::Error { message, .. } => {
+                self.message.clone_from(message);
+            }
+            LlmEvent::ToolCallDelta { .. } | LlmEvent::Heartbeat => {}
+        }
+    }
+
+    /// The message so far.
+    #[must_use]
+    pub const fn message(&self) -> &AssistantMessage {
+        &self.message
+    }
+
+    /// Sets the server's own word for the stop reason.
+    pub fn set_raw_stop_reason(&mut self, raw: impl Into<String>) {
+        self.message.raw_stop_reason = Some(raw.into());
+    }
+
+    /// The finished message.
+    #[must_use]
+    pub fn into_message(mut self, reason: StopReason) -> AssistantMessage {
+        self.message.stop_reason = reason;
+        self.message
+    }
+
+    fn push(&mut self, block: AssistantBlock) {
+        self.message.content.push(block);
+    }
+
+    fn block(&mut self, index: u32) -> Option<&mut AssistantBlock> {
+        self.message.content.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn grow(&mut self, index: u32, delta: &str) {
+        match self.block(index) {
+            Some(AssistantBlock::Text { text, .. } | AssistantBlock::Thinking { text, .. }) => {
+                text.push_str(delta);
+            }
+            Some(AssistantBlock::ToolCall(_)) | None => {}
+        }
+    }
+}

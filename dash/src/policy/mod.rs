@@ -1,0 +1,1 @@
+//! Pure rules: budgets and retries. No IO, no clock, no channels.

@@ -1,0 +1,303 @@
+//! How an agent is run: the [`Spawner`] seam, the engine's hand in the agent ([`AgentContext`])
+//! and their contract.
+//!
+//! ```text
+//!  engine ──SpawnRequest──▶ Spawner::run ──advance(outcomes, next)──▶ engine: one commit
+//!                                ◀──────── Grant: go on | stop ────────┘
+//! ```
+//!
+//! # Contract
+//!
+//! * An agent does nothing with an effect before [`AgentPort::advance`] has granted it: the grant
+//!   is returned after the commit that makes the intention durable, and it may wait for as long as
+//!   the agent is paused, its budget is taken by others or its provider is busy.
+//! * What is granted is reported back: every granted step ends in an [`Outcome`] of a later
+//!   `advance`, unless the agent is stopped.
+//! * [`Grant::Stop`] (and [`AgentContext::cancel`]) mean: end now, without further effects. What
+//!   an already granted step produced meanwhile may still be reported, so that it is accounted for.
+//! * `run` returns when the agent has ended or was stopped. Dropping its future must end its
+//!   effects too.
+//!
+//! Proven by `dash::testing::spawner_suite` (feature `test-util`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::env::Clock;
+use crate::error::Result;
+use crate::event::DeltaKind;
+use crate::ids::{AgentId, SwarmId};
+use crate::llm::{Billing, LlmProvider, Model};
+use crate::model::{
+    Amount, Message, Progress, SideEffect, StepKey, SwarmConfig,
+};
+use crate::tool::{Fence, Tool};
+
+pub mod local;
+
+pub use local::LocalSpawner;
+
+/// All a spawner needs to run an agent, or to go on with one after a restart.
+#[derive(Debug, Clone)]
+pub struct SpawnRequest {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// Its swarm.
+    pub swarm_id: SwarmId,
+    /// Which start this is, from 0.
+    pub attempt: u32,
+    /// The agent's depth in its tree.
+    pub depth: u32,
+    /// Turns this attempt may still make.
+    pub turns_left: u32,
+    /// Model calls the agent has finished before.
+    pub turns_done: u32,
+    /// Active time this attempt may take.
+    pub timeout: Duration,
+    /// The swarm's settings.
+    pub config: Arc<SwarmConfig>,
+    /// The system prompt.
+    pub system: Arc<str>,
+    /// The model.
+    pub model: Arc<Model>,
+    /// Who serves it.
+    pub provider: Arc<dyn LlmProvider>,
+    /// The tools on offer.
+    pub tools: Arc<[Arc<dyn Tool>]>,
+    /// The directories its tools may reach.
+    pub fence: Arc<Fence>,
+    /// Limits of tool calls.
+    pub limits: ToolLimits,
+    /// The conversation so far; the last is what to go on from.
+    pub history: Vec<Arc<Message>>,
+}
+
+/// Limits of tool calls, from the orchestrator's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolLimits {
+    /// Calls of one answer that run side by side.
+    pub parallel_max: u32,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// Bytes of one result that reach the model and the store.
+    pub output_bytes_max: usize,
+}
+
+/// What a granted model call must stay within.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelIntent {
+    /// An upper bound of the prompt's tokens.
+    pub input_tokens_max: u64,
+    /// Output tokens wanted.
+    pub output_tokens: u32,
+    /// Output tokens below which the call is not worth making.
+    pub output_tokens_floor: u32,
+}
+
+/// A tool call about to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolIntent {
+    /// The call's place in the answer, from 0.
+    pub index: u32,
+    /// The call's id in the answer.
+    pub call_id: String,
+    /// The tool's name.
+    pub tool: String,
+    /// What may be done with it after a crash.
+    pub side_effect: SideEffect,
+}
+
+/// What came out of a granted step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// A model answered.
+    Answered {
+        /// The step.
+        key: StepKey,
+        /// The answer, cost included.
+        message: Arc<Message>,
+        /// What it used.
+        used: Amount,
+    },
+    /// A model call failed.
+    ModelFailed {
+        /// The step.
+        key: StepKey,
+        /// Why.
+        error: String,
+        /// Whether it may have cost money.
+        billing: Billing,
+    },
+    /// A tool answered, well or not.
+    ToolAnswered {
+        /// The step.
+        key: StepKey,
+        /// The answer.
+        message: Arc<Message>,
+        /// How long it took.
+        duration: Duration,
+    },
+}
+
+/// Why an attempt of an agent failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptFailure {
+    /// What happened.
+    pub error: String,
+    /// Whether another attempt may succeed.
+    pub retryable: bool,
+    /// How long to wait at least, if someone said so.
+    pub retry_after: Option<Duration>,
+}
+
+/// What an agent wants next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Call the model for this turn. Queued steering messages enter the conversation first.
+    Model {
+        /// The turn, from 1.
+        turn: u32,
+        /// The bounds of the call.
+        intent: ModelIntent,
+    },
+    /// Run these tool calls of the last answer.
+    Tools {
+        /// The turn of the answer.
+        turn: u32,
+        /// The calls.
+        calls: Vec<ToolIntent>,
+    },
+    /// Nothing now: other granted steps are still under way.
+    Nothing,
+    /// End well, unless messages wait for the agent.
+    Complete {
+        /// What came out.
+        result: String,
+    },
+    /// Give this attempt up.
+    Fail(AttemptFailure),
+}
+
+/// One report to the engine: what came out, and what shall be next. One commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advance {
+    /// Outcomes of granted steps.
+    pub outcomes: Vec<Outcome>,
+    /// What is wanted next.
+    pub next: Next,
+}
+
+/// The engine's answer to an [`Advance`], after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grant {
+    /// Make the model call.
+    Model {
+        /// Its step.
+        key: StepKey,
+        /// Output tokens it may produce at most.
+        max_output_tokens: u32,
+        /// The same over every try.
+        idempotency_key: String,
+        /// Messages that entered the conversation just now; they belong to its end.
+        delivered: Vec<Arc<Message>>,
+    },
+    /// Make the tool calls. In the order asked for.
+    Tools {
+        /// The steps with the number of their try, from 1.
+        steps: Vec<(StepKey, u32)>,
+    },
+    /// Noted.
+    Noted,
+    /// Not the end: these messages entered the conversation, go on with them.
+    Continue {
+        /// The messages.
+        delivered: Vec<Arc<Message>>,
+    },
+    /// Ended as asked.
+    Ended,
+    /// End now.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Work handed to a child agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// A short name for the child.
+    pub name: String,
+    /// What it shall do.
+    pub task: String,
+    /// The most it may spend, nano-dollars, carved from the parent's budget; `None` = only the
+    /// caps above it.
+    pub budget_nanos: Option<i64>,
+}
+
+/// How a delegated task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegationResult {
+    /// The child.
+    pub agent_id: AgentId,
+    /// Its output, or why there is none.
+    pub outcome: std::result::Result<String, String>,
+}
+
+/// The engine as an agent sees it. Implemented by the orchestrator.
+#[async_trait]
+pub trait AgentPort: fmt::Debug + Send + Sync {
+    /// Reports outcomes and asks for what is next. Waits while the agent is held.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed) when the engine stops: end without further effects.
+    async fn advance(&self, advance: Advance) -> Result<Grant>;
+
+    /// Reports progress.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed) when the engine stops.
+    async fn report_progress(&self, progress: Progress) -> Result<()>;
+
+    /// Hands work to a child and waits for its end. The same `step` always means the same child,
+    /// also after a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) or
+    /// [`BudgetExceeded`](crate::ErrorKind::BudgetExceeded) if the child cannot be made;
+    /// [`Closed`](crate::ErrorKind::Closed) when the engine stops.
+    async fn delegate(&self, step: StepKey, delegation: Delegation) -> Result<DelegationResult>;
+
+    /// Publishes a piece of a streaming answer. Never waits, never stored.
+    fn publish_delta(&self, step: StepKey, delta: DeltaKind);
+}
+
+/// The engine's hand in an agent.
+#[derive(Debug, Clone)]
+pub struct AgentContext {
+    /// The engine.
+    pub port: Arc<dyn AgentPort>,
+    /// Cancelled when the agent must end now.
+    pub cancel: CancellationToken,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Something that runs agents. See the module's contract.
+#[async_trait]
+pub trait Spawner: fmt::Debug + Send + Sync + 'static {
+    /// Its name, e.g. `local`.
+    fn name(&self) -> &str;
+
+    /// Runs one attempt of an agent to its end.
+    async fn run(&self, request: SpawnRequest, cx: AgentContext);
+}

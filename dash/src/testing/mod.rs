@@ -1,0 +1,10 @@
+//! What tests of Dash and of its implementers need: a clock moved by hand, ids from a counter,
+//! stores that fail on demand, and one conformance suite per seam.
+//!
+//! Feature `test-util`. Nothing outside tests and examples uses it.
+
+mod clock;
+mod ids;
+
+pub use clock::ManualClock;
+pub use ids::CountingIds;

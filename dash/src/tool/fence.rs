@@ -1,0 +1,7 @@
+//! x
+/// x
+#[derive(Debug)]
+pub struct Fence;
+/// x
+#[derive(Debug)]
+pub struct FenceError;
