@@ -1,1 +1,6 @@
-//! Pure rules: budgets and retries. No IO, no clock, no channels.
+//! Pure rules: what a budget allows, and how long to wait before a retry. No IO, no clock, no
+//! channels; every input is an argument.
+
+pub mod burn;
+pub mod reserve;
+pub mod retry;

@@ -1,0 +1,72 @@
+//! What an agent is told, and what a swarm's outputs add up to.
+
+use crate::model::{Strategy, Task, TaskRole, TaskStatus};
+
+/// The first message of an agent that takes `task`: its prompt and, for each dependency, its
+/// output (at most `bytes_max` of it) or that there is none.
+#[must_use]
+pub fn task_prompt(task: &Task, dependencies: &[&Task], bytes_max: usize) -> String {
+    let mut prompt = task.prompt.clone();
+    for dependency in dependencies {
+        let heading = match task.role {
+            TaskRole::Stage => "Output of the stage before".to_owned(),
+            _ => format!("Output of `{}`", dependency.key),
+        };
+        prompt.push_str("\n\n--- ");
+        prompt.push_str(&heading);
+        prompt.push_str(" ---\n");
+        match &dependency.output {
+            Some(output) => push_cut(&mut prompt, output, bytes_max),
+            None => {
+                prompt.push_str("(none: it ");
+                prompt.push_str(dependency.status.as_str());
+                prompt.push(')');
+            }
+        }
+    }
+    prompt
+}
+
+/// Appends `text`, cut at a character boundary, and says what was left out.
+fn push_cut(out: &mut String, text: &str, bytes_max: usize) {
+    if text.len() <= bytes_max {
+        out.push_str(text);
+        return;
+    }
+    let end = text.floor_char_boundary(bytes_max);
+    out.push_str(text.get(..end).unwrap_or_default());
+    out.push_str("\n[cut: ");
+    out.push_str(&(text.len() - end).to_string());
+    out.push_str(" bytes more]");
+}
+
+/// The result of a swarm whose tasks have all ended: the one output of the task that everything
+/// leads to, or all outputs under headings.
+#[must_use]
+pub fn fold_result(strategy: Strategy, tasks: &[&Task]) -> String {
+    let output_of = |role: TaskRole| {
+        tasks.iter().rev().find(|t| t.role == role && t.status == TaskStatus::Completed)
+    };
+    let single = match strategy {
+        Strategy::MapReduce => output_of(TaskRole::Reduce),
+        Strategy::Pipeline => output_of(TaskRole::Stage),
+        Strategy::Tree => output_of(TaskRole::Coordinate),
+        Strategy::Parallel | Strategy::Dag => None,
+    };
+    if let Some(task) = single {
+        return task.output.clone().unwrap_or_default();
+    }
+    let sinks: Vec<&&Task> = tasks
+        .iter()
+        .filter(|t| !tasks.iter().any(|other| other.depends_on.contains(&t.id)))
+        .filter(|t| t.status == TaskStatus::Completed)
+        .collect();
+    if let [only] = sinks.as_slice() {
+        return only.output.clone().unwrap_or_default();
+    }
+    let sections: Vec<String> = sinks
+        .iter()
+        .map(|t| format!("## {}\n\n{}", t.key, t.output.as_deref().unwrap_or_default()))
+        .collect();
+    sections.join("\n\n")
+}
