@@ -6,12 +6,14 @@
 //! Reading order: [`event`] (what can happen), [`store`] (how it is kept), `orchestrator` (who
 //! decides), `orchestrator/decide` (how), then `examples/swarm.rs`.
 
+pub mod api;
 pub mod env;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod llm;
 pub mod model;
+pub mod orchestrator;
 pub mod policy;
 pub mod settings;
 pub mod sink;

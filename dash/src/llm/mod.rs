@@ -32,7 +32,7 @@ use crate::env::BoxFuture;
 use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
 
 mod fold;
-mod pricing;
+
 pub mod scripted;
 
 #[cfg(feature = "http")]
@@ -40,7 +40,7 @@ pub mod http;
 pub mod openai_chat;
 
 pub use fold::MessageBuilder;
-pub use pricing::{Model, ModelPrice};
+pub use crate::model::pricing::{Model, ModelPrice};
 pub use scripted::ScriptedLlm;
 
 /// A tool as a model sees it.

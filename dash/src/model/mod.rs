@@ -94,6 +94,7 @@ pub mod entry;
 pub mod inbox;
 pub mod message;
 pub mod money;
+pub mod pricing;
 pub mod step;
 pub mod swarm;
 pub mod task;

@@ -195,6 +195,8 @@ pub struct Step {
     pub name: String,
     /// How often it was started. 2 or more: the engine died in between.
     pub tries: u32,
+    /// The call's id in the model's answer, for a tool call.
+    pub call_id: Option<String>,
     /// What it holds of the budgets, for a model call.
     pub reservation_id: Option<ReservationId>,
     /// The entry that holds its outcome.

@@ -13,7 +13,7 @@ status! {
         /// Waits for tasks it depends on.
         Pending = "pending" => [Ready, Cancelled, Failed];
         /// May be taken by an agent.
-        Ready = "ready" => [Running, Cancelled, Failed];
+        Ready = "ready" => [Running, Completed, Cancelled, Failed];
         /// An agent works on it.
         Running = "running" => [Completed, Failed, Cancelled, Blocked, Ready];
         /// Waits for a person: an approval, or a step in doubt.
@@ -22,8 +22,8 @@ status! {
         Completed = "completed" => [] terminal;
         /// Its agent failed. A retry of the agent reopens it.
         Failed = "failed" => [Running, Ready] terminal;
-        /// Will not be done.
-        Cancelled = "cancelled" => [] terminal;
+        /// Will not be done. A retry of the agent whose failure cancelled it reopens it.
+        Cancelled = "cancelled" => [Pending, Ready] terminal;
     }
 }
 

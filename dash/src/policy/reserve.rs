@@ -1,7 +1,7 @@
 //! Reservations: whether the worst case of a model call fits every budget from leaf to root, and
 //! with how many output tokens.
 
-use crate::llm::ModelPrice;
+use crate::model::pricing::ModelPrice;
 use crate::model::{Amount, Budget};
 
 /// What a call asks of its budgets.

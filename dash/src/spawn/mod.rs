@@ -27,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::env::Clock;
 use crate::error::Result;
@@ -38,7 +39,9 @@ use crate::model::{
 };
 use crate::tool::{Fence, Tool};
 
+mod engine_tools;
 pub mod local;
+mod run;
 
 pub use local::LocalSpawner;
 
@@ -71,12 +74,23 @@ pub struct SpawnRequest {
     pub provider: Arc<dyn LlmProvider>,
     /// The tools on offer.
     pub tools: Arc<[Arc<dyn Tool>]>,
+    /// The engine's own tools on offer.
+    pub engine_tools: Vec<EngineTool>,
     /// The directories its tools may reach.
     pub fence: Arc<Fence>,
     /// Limits of tool calls.
     pub limits: ToolLimits,
     /// The conversation so far; the last is what to go on from.
     pub history: Vec<Arc<Message>>,
+}
+
+/// A tool that is carried out by the engine itself, through [`AgentPort`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineTool {
+    /// `report_progress`.
+    ReportProgress,
+    /// `delegate`: hands work to a child agent.
+    Delegate,
 }
 
 /// Limits of tool calls, from the orchestrator's settings.
@@ -288,6 +302,8 @@ pub struct AgentContext {
     pub port: Arc<dyn AgentPort>,
     /// Cancelled when the agent must end now.
     pub cancel: CancellationToken,
+    /// Where tasks are spawned, so that a shutdown can wait for them.
+    pub tasks: TaskTracker,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -2,6 +2,12 @@
 
 use crate::model::{Strategy, Task, TaskRole, TaskStatus};
 
+/// The system prompt of agents whose swarm sets none. The same for all, so that prompt caches hit.
+pub const SYSTEM_PROMPT: &str = "You are one agent of a swarm that works on a larger goal. Do the \
+task you are given, using your tools where they help; paths are relative to your workspace. When you \
+are done, answer with the result itself: your last message is your output, and other agents may \
+build on it.";
+
 /// The first message of an agent that takes `task`: its prompt and, for each dependency, its
 /// output (at most `bytes_max` of it) or that there is none.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Amount, NanoUsd, Usage};
+use super::{Amount, NanoUsd, Usage};
 
 /// Prices of a model per million tokens, in nano-dollars: USD 3 per million is 3,000,000,000.
 ///
@@ -63,7 +63,7 @@ impl DivCeil for i128 {
 pub struct Model {
     /// The id callers use and the server is asked for.
     pub id: String,
-    /// The provider that serves it: an [`LlmProvider::id`](super::LlmProvider::id).
+    /// The provider that serves it: an [`LlmProvider::id`](crate::llm::LlmProvider::id).
     pub provider: String,
     /// Tokens of prompt and answer together.
     pub context_window: u32,

@@ -1,0 +1,591 @@
+//! Agents: birth, pause, retry, the end; messages to them; children.
+
+use std::time::Duration;
+
+use super::super::effect::{Effect, Reply, ReplyId};
+use super::{Decision, cut};
+use crate::api::{BUDGET_EXCEEDED, BudgetRequest, SpawnAgent, TEXT_MAX, check_text};
+use crate::event::{
+    AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress, AgentResumed,
+    AgentRetrying, AgentSpawned, CostSoFar, MessageDropped, MessageQueued, SwarmResumed,
+};
+use crate::ids::{AgentId, BudgetId, SwarmId, TaskId, TicketId};
+use crate::model::inbox::{Queue, Ticket, TicketState};
+use crate::model::{
+    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepKey, StepState, SwarmStatus, TaskRole,
+    TaskStatus, Usage,
+};
+use crate::policy::retry;
+use crate::spawn::{AttemptFailure, Delegation, DelegationResult, Grant};
+use crate::{Error, ErrorKind, Result};
+
+/// How much of a task an event shows, in characters.
+const TASK_PREVIEW: usize = 200;
+
+/// How much of a result an event shows, in characters.
+const RESULT_PREVIEW: usize = 2_000;
+
+struct NewAgent {
+    swarm_id: SwarmId,
+    name: String,
+    model: String,
+    parent_id: Option<AgentId>,
+    depth: u32,
+    task_id: Option<TaskId>,
+    budget: Option<BudgetRequest>,
+}
+
+impl Decision<'_> {
+    /// A new agent for a task of the plan.
+    pub(super) fn add_agent_for(&mut self, swarm: SwarmId, task: TaskId) -> Option<AgentId> {
+        let model = self.swarm(swarm).ok()?.config.model.clone();
+        let name = self.task(task).ok()?.key.clone();
+        let (parent_id, task_id, budget) = (None, Some(task), None);
+        let new = NewAgent { swarm_id: swarm, name, model, parent_id, depth: 0, task_id, budget };
+        Some(self.add_agent(new))
+    }
+
+    fn add_agent(&mut self, new: NewAgent) -> AgentId {
+        let id = AgentId::from_u128(self.id());
+        let max_retries = self.swarm(new.swarm_id).map_or(0, |s| s.config.max_retries);
+        let parent_budget = self.parent_budget(&new);
+        let budget_id = match new.budget {
+            Some(request) => {
+                let entity = id.to_string();
+                Some(self.add_budget(BudgetScope::Agent, entity, parent_budget, Some(request)))
+            }
+            None => parent_budget,
+        };
+        let task = new.task_id.and_then(|t| self.state.tasks.get(t));
+        let preview = task.map(|t| cut(&t.prompt, TASK_PREVIEW)).unwrap_or_default();
+        self.state.agents.insert(Agent {
+            id,
+            name: new.name.clone(),
+            status: AgentStatus::Idle,
+            swarm_id: new.swarm_id,
+            parent_id: new.parent_id,
+            depth: new.depth,
+            task_id: None,
+            model: new.model,
+            head: None,
+            turns: 0,
+            tool_calls: 0,
+            progress: Progress::default(),
+            usage: Usage::default(),
+            cost: NanoUsd::ZERO,
+            pause_reason: None,
+            result: None,
+            error: None,
+            retry_count: 0,
+            max_retries,
+            attempt: 0,
+            attempt_turns: 0,
+            retry_at: None,
+            created_at: self.now,
+            updated_at: self.now,
+            started_at: None,
+            completed_at: None,
+            version: 1,
+        });
+        self.live(id).budget_id = budget_id;
+        let plan = self.state.plans.entry(new.swarm_id).or_default();
+        plan.agents.insert(id);
+        plan.idle.insert(id);
+        self.edit_swarm(new.swarm_id, |s| s.agent_count += 1);
+        self.emit_agent(
+            id,
+            AgentSpawned {
+                agent_id: id,
+                name: new.name,
+                swarm_id: new.swarm_id,
+                parent_id: new.parent_id,
+                task_id: new.task_id,
+                task: preview,
+            },
+        );
+        id
+    }
+
+    /// The budget a new agent's own would hang below: its parent agent's, else its swarm's.
+    fn parent_budget(&self, new: &NewAgent) -> Option<BudgetId> {
+        let above = new.parent_id.and_then(|p| self.state.live.get(&p)).and_then(|l| l.budget_id);
+        above.or_else(|| self.swarm(new.swarm_id).ok().map(|s| s.budget_id))
+    }
+
+    pub(super) fn spawn_agent(&mut self, request: SpawnAgent) -> Result<Reply> {
+        let swarm_id = request.swarm_id;
+        let swarm = self.swarm(swarm_id)?;
+        if swarm.status != SwarmStatus::Active {
+            return Err(Error::conflict(format!(
+                "a swarm that is `{}` takes no agents",
+                swarm.status
+            )));
+        }
+        let model = request.model.unwrap_or_else(|| swarm.config.model.clone());
+        if !self.state.models.contains_key(&model) {
+            return Err(Error::invalid("model", format!("`{model}` is not a registered model")));
+        }
+        self.check_room(swarm_id)?;
+        let task_id = request.task.is_some().then(|| TaskId::from_u128(self.id()));
+        if let (Some(id), Some(prompt)) = (task_id, request.task) {
+            let key = format!("agent/{id}");
+            self.add_task(swarm_id, id, key, TaskRole::Work, prompt, Vec::new());
+        }
+        let new = NewAgent {
+            swarm_id,
+            name: request.name,
+            model,
+            parent_id: None,
+            depth: 0,
+            task_id,
+            budget: request.budget,
+        };
+        let id = self.add_agent(new);
+        match task_id {
+            Some(task) => self.start(id, task),
+            None => {
+                self.state.to_schedule.insert(swarm_id);
+            }
+        }
+        self.agent_reply(id)
+    }
+
+    /// Refuses an agent above the limits of its swarm or of the engine.
+    fn check_room(&self, swarm: SwarmId) -> Result<()> {
+        let settings = &self.state.settings;
+        let in_swarm = self.state.plans.get(&swarm).map_or(0, |plan| plan.agents.len());
+        for (have, max, name) in [
+            (in_swarm, settings.agents_per_swarm_max, "agentsPerSwarmMax"),
+            (self.state.agents_alive(), settings.agents_total_max, "agentsTotalMax"),
+        ] {
+            if have >= max as usize {
+                return Err(Error::new(
+                    ErrorKind::RateLimited,
+                    format!("{have} agents are alive, `{name}` is {max}: wait for one to end"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- pause and resume ----
+
+    pub(super) fn pause_agent(&mut self, id: AgentId, reason: &str) -> Result<Reply> {
+        let agent = self.agent(id)?;
+        if agent.status == AgentStatus::Paused {
+            return self.agent_reply(id);
+        }
+        agent.status.check_move(AgentStatus::Paused)?;
+        self.edit_agent(id, |a| {
+            a.status = AgentStatus::Paused;
+            a.pause_reason = Some(reason.to_owned());
+        });
+        self.emit_agent(id, AgentPaused { agent_id: id, reason: reason.to_owned() });
+        self.agent_reply(id)
+    }
+
+    pub(super) fn resume_agent(&mut self, id: AgentId) -> Result<Reply> {
+        let agent = self.agent(id)?;
+        if matches!(agent.status, AgentStatus::Running | AgentStatus::Spawning) {
+            return self.agent_reply(id);
+        }
+        if agent.status != AgentStatus::Paused {
+            agent.status.check_move(AgentStatus::Paused)?;
+        }
+        if !self.state.is_active(agent.swarm_id) {
+            return Err(Error::conflict("the agent's swarm is paused: resume the swarm"));
+        }
+        let in_doubt = self.live(id).steps.values().find(|s| s.state == StepState::InDoubt);
+        if let Some(step) = in_doubt {
+            let key = step.key;
+            return Err(Error::conflict(format!("step `{key}` is in doubt: resolve it first")));
+        }
+        self.let_go(id);
+        self.agent_reply(id)
+    }
+
+    /// Ends a pause: carries on with what was held, or starts the agent.
+    pub(super) fn let_go(&mut self, id: AgentId) {
+        let attached = self.live(id).attached;
+        let announced = self.live(id).announced;
+        let status = if attached && announced { AgentStatus::Running } else { AgentStatus::Spawning };
+        let mut retry_at = None;
+        let mut attempt = 0;
+        self.edit_agent(id, |a| {
+            a.status = status;
+            a.pause_reason = None;
+            retry_at = a.retry_at;
+            attempt = a.attempt;
+        });
+        self.emit_agent(id, AgentResumed { agent_id: id });
+        if let Some(parked) = self.live(id).parked.take() {
+            self.proceed(id, parked.next, parked.reply);
+        } else if !attached {
+            match retry_at.filter(|at| *at > self.now) {
+                Some(at) => self.effect(Effect::RetryAt { agent_id: id, attempt, at }),
+                None => self.attach(id),
+            }
+        }
+    }
+
+    /// Has the shell run the agent.
+    pub(super) fn attach(&mut self, id: AgentId) {
+        self.edit_agent(id, |a| a.retry_at = None);
+        let live = self.live(id);
+        live.attached = true;
+        live.announced = false;
+        self.effect(Effect::Start(id));
+    }
+
+    // ---- the end ----
+
+    pub(super) fn complete_agent(&mut self, id: AgentId, result: String) {
+        let now = self.now;
+        self.edit_agent(id, |a| {
+            a.status = AgentStatus::Completed;
+            a.result = Some(result.clone());
+            a.completed_at = Some(now);
+        });
+        let Ok(agent) = self.agent(id) else { return };
+        let (cost, task) = (cost_so_far(agent), agent.task_id);
+        let preview = cut(&result, RESULT_PREVIEW);
+        self.emit_agent(id, AgentCompleted { agent_id: id, result: preview, cost });
+        self.agent_ended(id, Ok(result.clone()));
+        if let Some(task) = task {
+            self.complete_task(task, result);
+        }
+    }
+
+    /// Gives an attempt up: another one after a delay, or the end.
+    pub(super) fn fail_attempt(&mut self, id: AgentId, failure: AttemptFailure) {
+        let Ok(agent) = self.agent(id) else { return };
+        if agent.status.is_terminal() {
+            return;
+        }
+        if !failure.retryable || agent.retry_count >= agent.max_retries {
+            self.fail_agent(id, &failure.error);
+            return;
+        }
+        let retry_count = agent.retry_count + 1;
+        let settings = &self.state.settings;
+        let random = u64::try_from(self.id() & u128::from(u64::MAX)).unwrap_or(0);
+        let delay = retry::delay(
+            retry_count,
+            Duration::from_millis(settings.retry_base_ms),
+            Duration::from_millis(settings.retry_cap_ms),
+            failure.retry_after,
+            random,
+        );
+        let at = self.now.plus(delay);
+        let mut attempt = 0;
+        self.edit_agent(id, |a| {
+            // A paused agent stays paused; its retry begins when it is resumed.
+            if a.status != AgentStatus::Paused {
+                a.status = AgentStatus::Spawning;
+            }
+            a.retry_count = retry_count;
+            a.attempt += 1;
+            a.attempt_turns = a.turns;
+            a.retry_at = Some(at);
+            a.error = Some(failure.error.clone());
+            attempt = a.attempt;
+        });
+        self.suspend_steps(id);
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let error = failure.error;
+        self.emit_agent(id, AgentRetrying { agent_id: id, error, retry_count, delay_ms });
+        self.effect(Effect::RetryAt { agent_id: id, attempt, at });
+    }
+
+    pub(super) fn retry_due(&mut self, id: AgentId, attempt: u32) {
+        let due = |a: &Agent| a.status == AgentStatus::Spawning && a.attempt == attempt;
+        if self.agent(id).is_ok_and(due) {
+            if self.live(id).attached {
+                // The earlier attempt's task has not wound up yet; `detached` starts the next one.
+                self.edit_agent(id, |a| a.retry_at = None);
+            } else {
+                self.attach(id);
+            }
+        }
+    }
+
+    pub(super) fn fail_agent(&mut self, id: AgentId, error: &str) {
+        if !self.agent(id).is_ok_and(|a| a.status.can_become(AgentStatus::Failed)) {
+            return;
+        }
+        let now = self.now;
+        self.edit_agent(id, |a| {
+            a.status = AgentStatus::Failed;
+            a.error = Some(error.to_owned());
+            a.completed_at = Some(now);
+        });
+        let Ok(agent) = self.agent(id) else { return };
+        let (retry_count, task) = (agent.retry_count, agent.task_id);
+        self.abandon_steps(id, "the agent failed");
+        self.emit_agent(id, AgentFailed { agent_id: id, error: error.to_owned(), retry_count });
+        self.agent_ended(id, Err(error.to_owned()));
+        if let Some(task) = task {
+            self.fail_task(task, error);
+        }
+    }
+
+    pub(super) fn kill_by_caller(&mut self, id: AgentId) -> Result<Reply> {
+        let agent = self.agent(id)?;
+        if agent.status != AgentStatus::Killed {
+            agent.status.check_move(AgentStatus::Killed)?;
+            self.kill_agent(id, "killed by a caller");
+        }
+        self.agent_reply(id)
+    }
+
+    /// Ends an agent and all below it, now. What its calls may have cost stays charged.
+    pub(super) fn kill_agent(&mut self, id: AgentId, reason: &str) {
+        let Ok(agent) = self.agent(id) else { return };
+        if !agent.status.can_become(AgentStatus::Killed) {
+            return;
+        }
+        let (swarm, task) = (agent.swarm_id, agent.task_id);
+        let now = self.now;
+        self.edit_agent(id, |a| {
+            a.status = AgentStatus::Killed;
+            a.error = Some(reason.to_owned());
+            a.completed_at = Some(now);
+        });
+        for other in self.agents_of(swarm) {
+            if self.agent(other).is_ok_and(|a| a.parent_id == Some(id)) {
+                self.kill_agent(other, "its parent was killed");
+            }
+        }
+        self.abandon_steps(id, reason);
+        self.emit_agent(id, AgentKilled { agent_id: id, reason: reason.to_owned() });
+        if self.live(id).attached {
+            self.effect(Effect::Cancel(id));
+        }
+        self.agent_ended(id, Err(format!("it was killed: {reason}")));
+        if let Some(task) = task {
+            self.cancel_task(task, reason);
+        }
+    }
+
+    /// What every end has in common: messages are dropped, waiters are told.
+    fn agent_ended(&mut self, id: AgentId, outcome: std::result::Result<String, String>) {
+        if let Some(swarm) = self.agent(id).ok().map(|a| a.swarm_id) {
+            if let Some(plan) = self.state.plans.get_mut(&swarm) {
+                plan.agents.remove(&id);
+                plan.idle.remove(&id);
+            }
+            self.state.to_schedule.insert(swarm);
+        }
+        for mut ticket in std::mem::take(&mut self.live(id).inbox) {
+            ticket.state = TicketState::Dropped;
+            let ticket_id = ticket.id;
+            self.state.out.changes.tickets.push(ticket);
+            self.emit_agent(id, MessageDropped { agent_id: id, ticket_id });
+        }
+        if let Some(parked) = self.live(id).parked.take() {
+            let reason = outcome.as_ref().err().cloned().unwrap_or_default();
+            self.reply(parked.reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
+        }
+        if let Some(waiter) = self.live(id).delegator.take() {
+            let result = DelegationResult { agent_id: id, outcome };
+            self.reply(waiter, Ok(Reply::Delegated(Box::new(result))));
+        }
+    }
+
+    /// A spawner's task is over. If its agent should go on, that was unexpected.
+    pub(super) fn detached(&mut self, id: AgentId, attempt: u32, failure: Option<AttemptFailure>) {
+        let Ok(agent) = self.agent(id) else { return };
+        let (status, current) = (agent.status, agent.attempt);
+        let retry_at = agent.retry_at;
+        self.live(id).attached = false;
+        if let Some(parked) = self.live(id).parked.take() {
+            let reason = "its task has ended".to_owned();
+            self.reply(parked.reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
+        }
+        if status.is_terminal() || self.state.draining {
+            self.release_slot(id);
+            return;
+        }
+        if current == attempt {
+            let failure = failure.unwrap_or_else(|| AttemptFailure {
+                error: "the spawner ended without a result".to_owned(),
+                retryable: true,
+                retry_after: None,
+            });
+            self.release_slot(id);
+            self.fail_attempt(id, failure);
+        } else if status == AgentStatus::Spawning && retry_at.is_none() {
+            self.attach(id);
+        }
+    }
+
+    // ---- what callers and agents ask ----
+
+    pub(super) fn retry_agent(&mut self, id: AgentId) -> Result<Reply> {
+        let agent = self.agent(id)?;
+        let (swarm, task) = (agent.swarm_id, agent.task_id);
+        agent.status.check_move(AgentStatus::Spawning)?;
+        if agent.status != AgentStatus::Failed {
+            return Err(Error::conflict(format!(
+                "the agent is `{}`, only a `failed` one can be retried",
+                agent.status
+            )));
+        }
+        let reopened = match self.swarm(swarm)?.status {
+            SwarmStatus::Failed => true,
+            SwarmStatus::Active => false,
+            status => {
+                return Err(Error::conflict(format!("its swarm is `{status}`")));
+            }
+        };
+        self.edit_agent(id, |a| {
+            a.status = AgentStatus::Spawning;
+            a.retry_count = 0;
+            a.attempt += 1;
+            a.attempt_turns = a.turns;
+            a.retry_at = None;
+            a.error = None;
+            a.completed_at = None;
+        });
+        self.state.plans.entry(swarm).or_default().agents.insert(id);
+        if let Some(task) = task {
+            self.reopen(swarm, task);
+        }
+        if reopened {
+            self.emit_swarm(swarm, SwarmResumed { swarm_id: swarm });
+        }
+        if !self.live(id).attached {
+            self.attach(id);
+        }
+        self.agent_reply(id)
+    }
+
+    pub(super) fn send(&mut self, id: AgentId, queue: Queue, text: String) -> Result<Reply> {
+        check_text("text", &text, TEXT_MAX)?;
+        let agent = self.agent(id)?;
+        if agent.status.is_terminal() {
+            return Err(Error::conflict(format!(
+                "the agent is `{}` and reads no more messages",
+                agent.status
+            )));
+        }
+        let max = self.state.settings.inbox_max as usize;
+        if self.live(id).inbox.len() >= max {
+            return Err(Error::new(
+                ErrorKind::RateLimited,
+                format!("{max} messages wait for the agent already"),
+            ));
+        }
+        let ticket = Ticket {
+            id: TicketId::from_u128(self.id()),
+            agent_id: id,
+            queue,
+            text,
+            state: TicketState::Queued,
+            created_at: self.now,
+        };
+        let ticket_id = ticket.id;
+        self.state.out.changes.tickets.push(ticket.clone());
+        self.live(id).inbox.push_back(ticket);
+        let queue = queue.as_str().to_owned();
+        self.emit_agent(id, MessageQueued { agent_id: id, ticket_id, queue });
+        Ok(Reply::Ticket(ticket_id))
+    }
+
+    pub(super) fn progress(&mut self, id: AgentId, progress: Progress) {
+        if self.agent(id).map_or(true, |a| a.status.is_terminal()) {
+            return;
+        }
+        self.edit_agent(id, |a| a.progress = progress);
+        let Ok(cost) = self.agent(id).map(cost_so_far) else { return };
+        self.emit_agent(id, AgentProgress { agent_id: id, progress: progress.into(), cost });
+    }
+
+    /// Makes (or finds again) the child of a `delegate` step, and answers at its end.
+    pub(super) fn delegate(
+        &mut self,
+        id: AgentId,
+        step: StepKey,
+        delegation: Delegation,
+        reply: ReplyId,
+    ) -> Result<()> {
+        let parent = self.agent(id)?;
+        let (swarm_id, depth, model) = (parent.swarm_id, parent.depth + 1, parent.model.clone());
+        let key = format!("delegated/{id}/{step}");
+        let known = self.state.plans.get(&swarm_id).and_then(|p| p.by_key.get(&key)).copied();
+        if let Some(task) = known {
+            self.rejoin(task, reply);
+            return Ok(());
+        }
+        check_text("task", &delegation.task, TEXT_MAX)?;
+        check_text("name", &delegation.name, crate::api::NAME_MAX)?;
+        let swarm = self.swarm(swarm_id)?;
+        if swarm.status.is_terminal() || parent.status.is_terminal() {
+            return Err(Error::conflict("the swarm has ended"));
+        }
+        let config = &swarm.config;
+        if depth > config.tree_depth_max {
+            let issue = format!("the tree is {} levels deep already", config.tree_depth_max);
+            return Err(Error::invalid("delegate", issue));
+        }
+        let prefix = format!("delegated/{id}/");
+        let children = self.state.plans.get(&swarm_id).map_or(0, |plan| {
+            plan.by_key.keys().filter(|key| key.starts_with(&prefix)).count()
+        });
+        if children >= config.tree_fanout_max as usize {
+            let issue = format!("it has {children} children already, the most allowed");
+            return Err(Error::invalid("delegate", issue));
+        }
+        self.check_room(swarm_id)?;
+        let budget = match delegation.budget_nanos {
+            Some(nanos) => Some(self.carve(id, nanos)?),
+            None => None,
+        };
+        let task_id = TaskId::from_u128(self.id());
+        let role = TaskRole::Delegated;
+        self.add_task(swarm_id, task_id, key, role, delegation.task, Vec::new());
+        let name = delegation.name;
+        let (parent_id, task) = (Some(id), Some(task_id));
+        let new = NewAgent { swarm_id, name, model, parent_id, depth, task_id: task, budget };
+        let child = self.add_agent(new);
+        self.start(child, task_id);
+        self.live(child).delegator = Some(reply);
+        Ok(())
+    }
+
+    /// A child's cap: what was asked for, if the parent's path has it.
+    fn carve(&self, parent: AgentId, nanos: i64) -> Result<BudgetRequest> {
+        let request = BudgetRequest::usd(NanoUsd(nanos));
+        request.validate()?;
+        for budget in self.path_of(parent) {
+            let left = budget.available().filter(|_| budget.currency == request.currency);
+            if left.is_some_and(|left| nanos > left) {
+                let issue = format!("{BUDGET_EXCEEDED}: less than {} is left", NanoUsd(nanos));
+                return Err(Error::new(ErrorKind::BudgetExceeded, issue));
+            }
+        }
+        Ok(request)
+    }
+
+    /// Waits again for a child made before a crash, or answers with how it ended.
+    fn rejoin(&mut self, task: TaskId, reply: ReplyId) {
+        let Ok(row) = self.task(task) else { return };
+        let Some(child) = row.agent_id else { return };
+        let outcome = match row.status {
+            TaskStatus::Completed => Ok(row.output.clone().unwrap_or_default()),
+            TaskStatus::Failed | TaskStatus::Cancelled => {
+                Err(row.error.clone().unwrap_or_default())
+            }
+            _ => {
+                self.live(child).delegator = Some(reply);
+                return;
+            }
+        };
+        let result = DelegationResult { agent_id: child, outcome };
+        self.reply(reply, Ok(Reply::Delegated(Box::new(result))));
+    }
+}
+
+fn cost_so_far(agent: &Agent) -> CostSoFar {
+    CostSoFar { tokens: agent.usage.total(), amount: agent.cost.as_usd_f64() }
+}

@@ -1,0 +1,548 @@
+//! The journal: outcomes come in, the next step goes out, one commit for both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::effect::{Reply, ReplyId};
+use super::super::state::Parked;
+use super::Decision;
+use super::budgets::Reserved;
+use crate::api::Resolution;
+use crate::event::{
+    AgentStarted, AgentTurn, AgentTurnFailed, MessageDelivered, StepResolved, TaskUnblocked,
+    ToolCompleted, ToolStarted,
+};
+use crate::ids::{AgentId, EntryId};
+use crate::llm::Billing;
+use crate::model::inbox::{Queue, TicketState};
+use crate::model::{
+    Agent, AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, SideEffect,
+    Step, StepKey, StepKind, StepState, TaskRole, TaskStatus, ToolResultMessage,
+};
+use crate::spawn::{Advance, AttemptFailure, Grant, ModelIntent, Next, Outcome, ToolIntent};
+use crate::strategy;
+use crate::{Error, Result};
+
+impl Decision<'_> {
+    pub(super) fn advance(&mut self, id: AgentId, attempt: u32, advance: Advance, to: ReplyId) {
+        let Ok(agent) = self.agent(id) else {
+            self.grant(to, stop("the agent is unknown"));
+            return;
+        };
+        let (status, stale) = (agent.status, agent.attempt != attempt);
+        if status.is_terminal() || stale {
+            for outcome in advance.outcomes {
+                self.account_late(id, outcome);
+            }
+            self.release_slot(id);
+            self.grant(to, stop(if stale { "a newer attempt runs" } else { status.as_str() }));
+            return;
+        }
+        self.announce(id);
+        for outcome in advance.outcomes {
+            self.outcome(id, outcome);
+        }
+        // An outcome may have crossed a threshold that paused or killed the agent.
+        match self.agent(id).map(|a| a.status) {
+            Ok(status) if status.is_terminal() => self.grant(to, stop(status.as_str())),
+            _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
+            _ if advance.next == Next::Nothing => self.grant(to, Grant::Noted),
+            Ok(AgentStatus::Paused) => {
+                self.live(id).parked = Some(Parked { reply: to, next: advance.next });
+            }
+            _ => self.proceed(id, advance.next, to),
+        }
+    }
+
+    /// The first sign of life of a spawner: `spawning` becomes `running`.
+    fn announce(&mut self, id: AgentId) {
+        if std::mem::replace(&mut self.live(id).announced, true) {
+            return;
+        }
+        let now = self.now;
+        let mut started = None;
+        self.edit_agent(id, |a| {
+            started = Some((a.attempt, a.started_at.is_some()));
+            if a.status == AgentStatus::Spawning {
+                a.status = AgentStatus::Running;
+            }
+            a.retry_at = None;
+            a.started_at = a.started_at.or(Some(now));
+        });
+        if let Some((attempt, resumed)) = started {
+            self.emit_agent(id, AgentStarted { agent_id: id, attempt, resumed });
+        }
+    }
+
+    // ---- outcomes ----
+
+    fn outcome(&mut self, id: AgentId, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered { key, message, used } => self.answered(id, key, message, used),
+            Outcome::ModelFailed { key, error, billing } => {
+                let used = self.billed(id, billing);
+                self.settle_step(id, key, used);
+                self.end_step(id, key, StepState::Failed, None, Some(error.clone()));
+                self.release_slot(id);
+                self.emit_agent(id, AgentTurnFailed { agent_id: id, step: key, error });
+            }
+            Outcome::ToolAnswered { key, message, duration } => {
+                self.tool_answered(id, key, message, duration);
+            }
+        }
+    }
+
+    fn answered(&mut self, id: AgentId, key: StepKey, message: Arc<Message>, used: Amount) {
+        if !self.live(id).steps.contains_key(&key) {
+            return;
+        }
+        let Message::Assistant(answer) = message.as_ref() else { return };
+        let usage = answer.usage;
+        let tool_calls = u32::try_from(answer.tool_calls().count()).unwrap_or(u32::MAX);
+        let entry = self.append(id, Some(key), EntryBody::Message { message });
+        self.end_step(id, key, StepState::Done, Some(entry), None);
+        self.edit_agent(id, |a| {
+            a.turns += 1;
+            a.usage += usage;
+            a.cost += used.usd;
+        });
+        let cost_nanos = used.usd.0;
+        self.emit_agent(id, AgentTurn { agent_id: id, step: key, usage, cost_nanos, tool_calls });
+        self.release_slot(id);
+        self.settle_step(id, key, Some(used));
+    }
+
+    fn tool_answered(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        message: Arc<Message>,
+        duration: Duration,
+    ) {
+        let Some(step) = self.live(id).steps.get(&key) else { return };
+        let tool = step.name.clone();
+        let Message::ToolResult(result) = message.as_ref() else { return };
+        let is_error = result.is_error;
+        let entry = self.append(id, Some(key), EntryBody::Message { message });
+        self.end_step(id, key, StepState::Done, Some(entry), None);
+        self.edit_agent(id, |a| a.tool_calls += 1);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let event = ToolCompleted { agent_id: id, step: key, tool, is_error, duration_ms };
+        self.emit_agent(id, event);
+    }
+
+    /// What a failed call may have cost; `None` = its worst case.
+    fn billed(&self, id: AgentId, billing: Billing) -> Option<Amount> {
+        match billing {
+            Billing::None => Some(Amount::default()),
+            Billing::Unknown => None,
+            Billing::Known(usage) => {
+                let model = self.agent(id).ok().and_then(|a| self.state.models.get(&a.model));
+                let usd = model.map(|m| m.price.cost(usage)).unwrap_or_default();
+                Some(Amount { usd, tokens: usage.total() })
+            }
+        }
+    }
+
+    /// An outcome of an agent that has ended or was restarted meanwhile: nothing follows from it,
+    /// but what it cost is known now.
+    fn account_late(&mut self, id: AgentId, outcome: Outcome) {
+        let (key, used) = match outcome {
+            Outcome::Answered { key, used, .. } => (key, Some(used)),
+            Outcome::ModelFailed { key, billing, .. } => (key, self.billed(id, billing)),
+            Outcome::ToolAnswered { .. } => return,
+        };
+        if let Some(used) = used {
+            self.reconcile(id, key, used);
+            self.edit_agent(id, |a| a.cost += used.usd);
+        }
+    }
+
+    // ---- what is next ----
+
+    /// Grants, holds back or refuses what a running agent wants.
+    pub(super) fn proceed(&mut self, id: AgentId, next: Next, to: ReplyId) {
+        match next {
+            Next::Model { turn, intent } => self.grant_model(id, turn, intent, to),
+            Next::Tools { turn, calls } => self.grant_tools(id, turn, &calls, to),
+            Next::Nothing => self.grant(to, Grant::Noted),
+            Next::Complete { result } => self.complete(id, result, to),
+            Next::Fail(failure) => {
+                self.fail_attempt(id, failure);
+                self.grant(to, Grant::Ended);
+            }
+        }
+    }
+
+    fn grant_model(&mut self, id: AgentId, turn: u32, intent: ModelIntent, to: ReplyId) {
+        let Ok(agent) = self.agent(id) else { return };
+        let (attempt, swarm, model_id) = (agent.attempt, agent.swarm_id, agent.model.clone());
+        let Some(model) = self.state.models.get(&model_id).map(Arc::clone) else {
+            let error = format!("the model `{model_id}` is not registered any more");
+            self.fail_attempt(id, AttemptFailure { error, retryable: false, retry_after: None });
+            self.grant(to, Grant::Ended);
+            return;
+        };
+        let max = self.state.settings.calls_per_provider_max;
+        let gate = self.state.gates.entry(model.provider.clone()).or_default();
+        if gate.under_way >= max {
+            gate.wait(swarm, id);
+            let next = Next::Model { turn, intent };
+            self.live(id).parked = Some(Parked { reply: to, next });
+            return;
+        }
+        let steer = self.peek(id, Queue::Steer);
+        let extra = steer.map_or(0, |text| text.len() as u64 + MESSAGE_OVERHEAD);
+        let input_tokens = intent.input_tokens_max.saturating_add(extra);
+        let key = StepKey::Model { turn, attempt };
+        let output_tokens = match self.reserve(id, key, input_tokens, &intent, model.price) {
+            Reserved::Held { output_tokens } => output_tokens,
+            Reserved::Later => {
+                self.state.budget_waiters.entry(swarm).or_default().push_back(id);
+                let next = Next::Model { turn, intent };
+                self.live(id).parked = Some(Parked { reply: to, next });
+                return;
+            }
+            Reserved::Paused => {
+                let next = Next::Model { turn, intent };
+                self.live(id).parked = Some(Parked { reply: to, next });
+                return;
+            }
+            Reserved::Refused => {
+                self.grant(to, Grant::Ended);
+                return;
+            }
+        };
+        if let Some(gate) = self.state.gates.get_mut(&model.provider) {
+            gate.under_way += 1;
+        }
+        self.live(id).calling = Some(key);
+        let delivered = self.deliver(id, Queue::Steer).into_iter().collect();
+        self.begin_step(id, key, SideEffect::Idempotent, model_id, None);
+        let idempotency_key = format!("{id}/{key}");
+        let max_output_tokens = output_tokens;
+        self.grant(to, Grant::Model { key, max_output_tokens, idempotency_key, delivered });
+    }
+
+    fn grant_tools(&mut self, id: AgentId, turn: u32, calls: &[ToolIntent], to: ReplyId) {
+        let mut steps = Vec::with_capacity(calls.len());
+        for call in calls {
+            let key = StepKey::Tool { turn, index: call.index };
+            let (tool, call_id) = (call.tool.clone(), Some(call.call_id.clone()));
+            let tries = self.begin_step(id, key, call.side_effect, tool, call_id);
+            let started = ToolStarted { agent_id: id, step: key, tool: call.tool.clone() };
+            self.emit_agent(id, started);
+            steps.push((key, tries));
+        }
+        self.grant(to, Grant::Tools { steps });
+    }
+
+    fn complete(&mut self, id: AgentId, result: String, to: ReplyId) {
+        let delivered =
+            self.deliver(id, Queue::Steer).or_else(|| self.deliver(id, Queue::FollowUp));
+        if let Some(message) = delivered {
+            self.grant(to, Grant::Continue { delivered: vec![message] });
+            return;
+        }
+        if let Err(complaint) = self.expand(id, &result) {
+            let text = format!("{complaint}. Answer again, with the JSON object only.");
+            let message = Arc::new(Message::user(text, MessageOrigin::FollowUp));
+            self.append(id, None, EntryBody::Message { message: Arc::clone(&message) });
+            self.grant(to, Grant::Continue { delivered: vec![message] });
+            return;
+        }
+        self.complete_agent(id, result);
+        self.grant(to, Grant::Ended);
+    }
+
+    /// If the agent's task was to plan, adds the tasks its answer asks for.
+    fn expand(&mut self, id: AgentId, answer: &str) -> std::result::Result<(), String> {
+        let task = self.agent(id).ok().and_then(|a| a.task_id).and_then(|t| self.task(t).ok());
+        let Some(task) = task.filter(|t| t.role == TaskRole::Plan) else { return Ok(()) };
+        let swarm = task.swarm_id;
+        let Ok(row) = self.swarm(swarm) else { return Ok(()) };
+        let planned = strategy::expand_plan(&row.task, answer, row.target_agent_count)?;
+        self.add_planned(swarm, planned);
+        Ok(())
+    }
+
+    fn grant(&mut self, to: ReplyId, grant: Grant) {
+        self.reply(to, Ok(Reply::Grant(Box::new(grant))));
+    }
+
+    // ---- slots ----
+
+    /// Frees the slot of the agent's model call, if it holds one.
+    pub(super) fn release_slot(&mut self, id: AgentId) {
+        if self.live(id).calling.take().is_none() {
+            return;
+        }
+        let provider = self
+            .agent(id)
+            .ok()
+            .and_then(|a| self.state.models.get(&a.model))
+            .map(|model| model.provider.clone());
+        if let Some(provider) = provider {
+            if let Some(gate) = self.state.gates.get_mut(&provider) {
+                gate.under_way = gate.under_way.saturating_sub(1);
+            }
+            self.state.to_wake.insert(provider);
+        }
+    }
+
+    /// Lets waiting calls go while the provider has free slots.
+    pub(super) fn wake_callers(&mut self, provider: &str) {
+        let max = self.state.settings.calls_per_provider_max;
+        loop {
+            let Some(gate) = self.state.gates.get_mut(provider) else { return };
+            if gate.under_way >= max {
+                return;
+            }
+            let Some(id) = gate.pop() else { return };
+            self.unpark(id);
+        }
+    }
+
+    /// Carries on with a parked request, if its agent still runs.
+    pub(super) fn unpark(&mut self, id: AgentId) {
+        let runs = self.agent(id).is_ok_and(|a| a.status == AgentStatus::Running);
+        if !runs {
+            return;
+        }
+        if let Some(parked) = self.live(id).parked.take() {
+            self.proceed(id, parked.next, parked.reply);
+        }
+    }
+
+    // ---- rows ----
+
+    /// Adds an entry to the end of the agent's conversation.
+    pub(super) fn append(
+        &mut self,
+        id: AgentId,
+        step: Option<StepKey>,
+        body: EntryBody,
+    ) -> EntryId {
+        let entry_id = EntryId::from_u128(self.id());
+        let parent_id = self.agent(id).ok().and_then(|a| a.head);
+        let at = self.now;
+        let entry = Entry { id: entry_id, agent_id: id, parent_id, step, body, at };
+        self.state.out.changes.entries.push(entry);
+        self.edit_agent(id, |a| a.head = Some(entry_id));
+        entry_id
+    }
+
+    /// Journals a step as about to happen; again, if an earlier engine died over it. Returns the
+    /// number of the try.
+    fn begin_step(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        class: SideEffect,
+        name: String,
+        call_id: Option<String>,
+    ) -> u32 {
+        let now = self.now;
+        let step = self.live(id).steps.entry(key).or_insert_with(|| Step {
+            agent_id: id,
+            key,
+            state: StepState::Intended,
+            side_effect: class,
+            name,
+            tries: 0,
+            call_id,
+            reservation_id: None,
+            entry_id: None,
+            note: None,
+            created_at: now,
+            finished_at: None,
+        });
+        step.tries += 1;
+        let (step, tries) = (step.clone(), step.tries);
+        self.write_step(id, step);
+        tries
+    }
+
+    fn write_step(&mut self, id: AgentId, mut step: Step) {
+        step.reservation_id = self.held_by(id, step.key).or(step.reservation_id);
+        if let Some(slot) = self.live(id).steps.get_mut(&step.key) {
+            slot.reservation_id = step.reservation_id;
+        }
+        self.state.out.changes.steps.push(step);
+    }
+
+    pub(super) fn end_step(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        state: StepState,
+        entry: Option<EntryId>,
+        note: Option<String>,
+    ) {
+        let now = self.now;
+        if let Some(mut step) = self.live(id).steps.remove(&key) {
+            step.state = state;
+            step.entry_id = entry;
+            step.note = note;
+            step.finished_at = Some(now);
+            self.state.out.changes.steps.push(step);
+        }
+    }
+
+    /// Ends all steps of an agent that goes no further: what its calls cost is unknown. A model
+    /// that is asked again later must not find calls without an answer.
+    pub(super) fn abandon_steps(&mut self, id: AgentId, why: &str) {
+        let keys: Vec<StepKey> = self.live(id).steps.keys().copied().collect();
+        for key in keys {
+            self.settle_step(id, key, None);
+            let Some(step) = self.live(id).steps.get(&key).cloned() else { continue };
+            let entry = match (key, step.call_id) {
+                (StepKey::Tool { .. }, Some(call)) => {
+                    Some(self.append_result(id, key, call, step.name, UNKNOWN_OUTCOME, true))
+                }
+                _ => None,
+            };
+            let in_doubt = step.state == StepState::InDoubt;
+            let state = if in_doubt { StepState::Resolved } else { StepState::Failed };
+            self.end_step(id, key, state, entry, Some(why.to_owned()));
+        }
+    }
+
+    /// What an attempt that failed leaves open, for the next one: model calls are over, tool calls
+    /// run again if they may, and are in doubt if not.
+    pub(super) fn suspend_steps(&mut self, id: AgentId) {
+        let open: Vec<(StepKey, StepState, bool)> = self
+            .live(id)
+            .steps
+            .values()
+            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
+            .collect();
+        for (key, state, may_run_again) in open {
+            if key.kind() == StepKind::Model {
+                self.settle_step(id, key, None);
+                let note = Some("the attempt failed".to_owned());
+                self.end_step(id, key, StepState::Failed, None, note);
+            } else if state == StepState::Intended && !may_run_again {
+                self.doubt(id, key);
+            }
+        }
+    }
+
+    fn append_result(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        tool_call_id: String,
+        tool_name: String,
+        text: &str,
+        is_error: bool,
+    ) -> EntryId {
+        let content = vec![ContentBlock::text(text)];
+        let details = serde_json::Value::Null;
+        let result = ToolResultMessage { tool_call_id, tool_name, content, is_error, details };
+        let message = Arc::new(Message::ToolResult(result));
+        self.append(id, Some(key), EntryBody::Message { message })
+    }
+
+    // ---- messages ----
+
+    fn peek(&mut self, id: AgentId, queue: Queue) -> Option<&str> {
+        let inbox = &self.live(id).inbox;
+        inbox.iter().find(|ticket| ticket.queue == queue).map(|ticket| ticket.text.as_str())
+    }
+
+    /// Moves the oldest message of a queue into the conversation.
+    fn deliver(&mut self, id: AgentId, queue: Queue) -> Option<Arc<Message>> {
+        let at = self.live(id).inbox.iter().position(|ticket| ticket.queue == queue)?;
+        let mut ticket = self.live(id).inbox.remove(at)?;
+        let origin = match queue {
+            Queue::Steer => MessageOrigin::Steer,
+            Queue::FollowUp => MessageOrigin::FollowUp,
+        };
+        let message = Arc::new(Message::user(ticket.text.clone(), origin));
+        self.append(id, None, EntryBody::Message { message: Arc::clone(&message) });
+        ticket.state = TicketState::Delivered;
+        let ticket_id = ticket.id;
+        self.state.out.changes.tickets.push(ticket);
+        self.emit_agent(id, MessageDelivered { agent_id: id, ticket_id });
+        Some(message)
+    }
+
+    // ---- in doubt ----
+
+    pub(super) fn resolve_step(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        resolution: Resolution,
+    ) -> Result<Reply> {
+        self.agent(id)?;
+        let Some(step) = self.live(id).steps.get(&key).cloned() else {
+            return Err(Error::not_found("open step", key));
+        };
+        if step.state != StepState::InDoubt {
+            return Err(Error::conflict(format!("step `{key}` is `{}`, not in doubt", step.state)));
+        }
+        let name = resolution.as_str().to_owned();
+        let text = match resolution {
+            Resolution::Retry => None,
+            Resolution::Skip => Some((UNKNOWN_OUTCOME.to_owned(), true)),
+            Resolution::Result { text } => Some((text, false)),
+        };
+        match text {
+            None => {
+                if let Some(step) = self.live(id).steps.get_mut(&key) {
+                    step.state = StepState::Intended;
+                    let step = step.clone();
+                    self.state.out.changes.steps.push(step);
+                }
+            }
+            Some((text, is_error)) => {
+                let call = step.call_id.unwrap_or_default();
+                let entry = self.append_result(id, key, call, step.name, &text, is_error);
+                self.end_step(id, key, StepState::Resolved, Some(entry), Some(name.clone()));
+            }
+        }
+        self.emit_agent(id, StepResolved { agent_id: id, step: key, resolution: name });
+        self.unblock(id);
+        self.agent_reply(id)
+    }
+
+    /// Lets an agent go on once none of its steps is in doubt.
+    fn unblock(&mut self, id: AgentId) {
+        if self.live(id).steps.values().any(|s| s.state == StepState::InDoubt) {
+            return;
+        }
+        let Ok(agent) = self.agent(id) else { return };
+        let (swarm, task) = (agent.swarm_id, agent.task_id);
+        let held = agent.status == AgentStatus::Paused;
+        if let Some(task) = task
+            && self.task(task).is_ok_and(|t| t.status == TaskStatus::Blocked)
+        {
+            self.edit_task(task, |t| {
+                t.status = TaskStatus::Running;
+                t.error = None;
+            });
+            let Ok(key) = self.task(task).map(|t| t.key.clone()) else { return };
+            self.emit_swarm(swarm, TaskUnblocked { task_id: task, key });
+        }
+        if held && self.state.is_active(swarm) {
+            self.let_go(id);
+        } else if held {
+            self.edit_agent(id, |a: &mut Agent| {
+                a.pause_reason = Some(super::swarms::SWARM_PAUSED.to_owned());
+            });
+        }
+    }
+}
+
+/// What a model is told of a call whose outcome nobody knows.
+const UNKNOWN_OUTCOME: &str = "The outcome of this call is unknown: it was interrupted and not \
+                               repeated. Check before relying on either outcome.";
+
+/// Tokens that a message costs besides its text, at most.
+pub(crate) const MESSAGE_OVERHEAD: u64 = 16;
+
+fn stop(reason: &str) -> Grant {
+    Grant::Stop { reason: reason.to_owned() }
+}

@@ -1,0 +1,4 @@
+//! x
+mod decide;
+mod effect;
+mod state;
