@@ -19,6 +19,7 @@ use crate::event::Event;
 pub mod broadcast;
 pub mod jsonl;
 
+pub use broadcast::BroadcastSink;
 pub use jsonl::JsonLinesSink;
 
 /// How long one `emit` may take before it is reported.

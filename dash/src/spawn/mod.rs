@@ -78,8 +78,8 @@ pub struct SpawnRequest {
     pub engine_tools: Vec<EngineTool>,
     /// The directories its tools may reach.
     pub fence: Arc<Fence>,
-    /// Limits of tool calls.
-    pub limits: ToolLimits,
+    /// Limits of its steps.
+    pub limits: AttemptLimits,
     /// The conversation so far; the last is what to go on from.
     pub history: Vec<Arc<Message>>,
 }
@@ -93,15 +93,17 @@ pub enum EngineTool {
     Delegate,
 }
 
-/// Limits of tool calls, from the orchestrator's settings.
+/// Limits of an attempt's steps, from the orchestrator's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToolLimits {
+pub struct AttemptLimits {
     /// Calls of one answer that run side by side.
     pub parallel_max: u32,
     /// How long one call may take.
     pub timeout: Duration,
     /// Bytes of one result that reach the model and the store.
     pub output_bytes_max: usize,
+    /// Output tokens below which a model call is refused rather than shrunk to fit a budget.
+    pub output_tokens_floor: u32,
 }
 
 /// What a granted model call must stay within.
@@ -316,4 +318,13 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
 
     /// Runs one attempt of an agent to its end.
     async fn run(&self, request: SpawnRequest, cx: AgentContext);
+}
+
+/// The text a task panicked with.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned()))
 }

@@ -277,6 +277,17 @@ pub struct EventFilter {
     pub types: Vec<String>,
 }
 
+impl EventFilter {
+    /// Whether an event is wanted.
+    #[must_use]
+    pub fn matches(&self, event: &Event) -> bool {
+        let swarm = self.swarm_id.is_none() || self.swarm_id == event.swarm_id;
+        let source = self.source.as_ref().is_none_or(|source| *source == event.source);
+        let name = event.kind.name();
+        swarm && source && (self.types.is_empty() || self.types.iter().any(|t| t == name))
+    }
+}
+
 /// Where everything is kept. See the module's contract.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {

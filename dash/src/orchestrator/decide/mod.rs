@@ -83,6 +83,11 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Notes something that went wrong in the engine itself.
+    pub(crate) fn trouble(&mut self, what: crate::event::SystemError) {
+        self.emit(None, EventSource::System, what);
+    }
+
     /// Carries on what an input made possible, until nothing more follows.
     pub(crate) fn follow_up(&mut self) {
         while !self.state.draining {

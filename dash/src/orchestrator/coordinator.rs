@@ -1,0 +1,467 @@
+//! The one task that owns the state: drain inputs → decide → commit once → tell.
+//!
+//! ```text
+//!  messages ──▶ load what they refer to ──▶ decide (pure) ──▶ commit ──▶ sinks, answers, effects
+//! ```
+//!
+//! Whatever queued up while the last commit ran is decided and committed as one transaction.
+//! Nobody is told anything before the commit that makes it true. While the disk is full the
+//! pending commit is tried again and again: callers get an error at once, agents wait. After a
+//! commit whose outcome is unknown nothing is written any more; recovery decides at the next start.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::decide::Decision;
+use super::effect::{Command, Effect, Input, Reply, ReplyId};
+use super::executor::{Executor, Shared};
+use super::message::{Message, ReplySender};
+use super::state::{Output, State};
+use super::{load, watch::Closed};
+use crate::api::BudgetOwner;
+use crate::env::IdSource;
+use crate::event::{Event, SystemError};
+use crate::ids::{AgentId, SwarmId};
+use crate::sink::{EventSink, SLOW_SINK};
+use crate::store::{Committed, StoreError};
+use crate::{Error, ErrorKind, Result};
+
+/// Messages decided and committed together at most; enough for a few thousand busy agents, small
+/// enough that one transaction stays in the milliseconds.
+const BATCH_MAX: usize = 512;
+
+pub(crate) struct Coordinator {
+    pub(crate) state: State,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) sinks: Vec<SinkSlot>,
+    pub(crate) executor: Executor,
+    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) closed: Arc<Closed>,
+    replies: HashMap<u64, ReplySender>,
+    next_reply: u64,
+    /// Messages that came in while the disk was full.
+    waiting: VecDeque<Message>,
+}
+
+/// A sink and whether it still works.
+#[derive(Debug)]
+pub(crate) struct SinkSlot {
+    sink: Arc<dyn EventSink>,
+    dead: bool,
+    slow: bool,
+}
+
+impl SinkSlot {
+    pub(crate) fn new(sink: Arc<dyn EventSink>) -> Self {
+        Self { sink, dead: false, slow: false }
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn new(
+        state: State,
+        shared: Arc<Shared>,
+        ids: Arc<dyn IdSource>,
+        sinks: Vec<SinkSlot>,
+        inbox: mpsc::Receiver<Message>,
+        stop: CancellationToken,
+        closed: Arc<Closed>,
+    ) -> Self {
+        Self {
+            state,
+            executor: Executor::new(Arc::clone(&shared)),
+            shared,
+            ids,
+            sinks,
+            inbox,
+            stop,
+            closed,
+            replies: HashMap::new(),
+            next_reply: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Runs until told to stop, or until the store fails for good.
+    pub(crate) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            if self.waiting.is_empty() {
+                let received = tokio::select! {
+                    // First what is there, then the end: a shutdown drains the queue.
+                    biased;
+                    n = self.inbox.recv_many(&mut batch, BATCH_MAX) => n,
+                    () = self.stop.cancelled() => 0,
+                };
+                if received == 0 {
+                    break;
+                }
+            } else {
+                let n = self.waiting.len().min(BATCH_MAX);
+                batch.extend(self.waiting.drain(..n));
+            }
+            for message in batch.drain(..) {
+                if let Err(err) = self.take(message).await {
+                    self.halt(err);
+                    return;
+                }
+            }
+            if let Err(err) = self.commit().await {
+                self.halt(err);
+                return;
+            }
+        }
+        self.closed.close(None);
+        self.shared.cancel.cancel();
+    }
+
+    /// Decides the recovery of a fresh start and commits it.
+    pub(crate) async fn recover(&mut self) -> Result<()> {
+        let project = self.state.settings.project.clone();
+        let mut decision =
+            Decision::new(&mut self.state, self.shared.clock.now(), self.ids.as_ref());
+        decision.project(&project);
+        let done = decision.recover();
+        tracing::info!(
+            agents_resumed = done.agents_resumed,
+            steps_rerun = done.steps_rerun,
+            steps_in_doubt = done.steps_in_doubt,
+            reservations_uncertain = done.reservations_uncertain,
+            "recovered"
+        );
+        self.commit().await.map_err(Error::from)
+    }
+
+    /// Decides one message, after loading what it refers to.
+    async fn take(&mut self, message: Message) -> Result<(), StoreError> {
+        if let Message::Drain { reply } = message {
+            let id = self.register(reply);
+            let now = self.shared.clock.now();
+            Decision::new(&mut self.state, now, self.ids.as_ref()).drain();
+            self.state.out.replies.push((id, Ok(Reply::Done)));
+            return Ok(());
+        }
+        if self.state.draining
+            && let Message::Command { reply, .. } = message
+        {
+            // A caller that has gone needs no answer.
+            let _gone = reply.send(Err(Error::closed()));
+            return Ok(());
+        }
+        if let Err(err) = self.load_for(&message).await {
+            return match err {
+                LoadError::Store(err) => Err(err),
+                LoadError::Engine(err) => {
+                    tracing::error!(error = %err.chain(), "failed to load what a message refers to");
+                    Ok(())
+                }
+            };
+        }
+        if let Message::Detached { agent_id, .. } = &message {
+            self.executor.detached(*agent_id);
+        }
+        let input = self.input(message);
+        let now = self.shared.clock.now();
+        if let Some(input) = input {
+            Decision::new(&mut self.state, now, self.ids.as_ref()).decide(input);
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, message: Message) -> Option<Input> {
+        Some(match message {
+            Message::Command { command, expected, reply } => {
+                Input::Command { command, expected, reply: self.register(reply) }
+            }
+            Message::Advance { agent_id, attempt, advance, reply } => {
+                Input::Advance { agent_id, attempt, advance, reply: self.register(reply) }
+            }
+            Message::Progress { agent_id, progress, reply } => {
+                Input::Progress { agent_id, progress, reply: self.register(reply) }
+            }
+            Message::Delegate { agent_id, step, delegation, reply } => {
+                Input::Delegate { agent_id, step, delegation, reply: self.register(reply) }
+            }
+            Message::Detached { agent_id, attempt, failure } => {
+                Input::Detached { agent_id, attempt, failure }
+            }
+            Message::RetryDue { agent_id, attempt } => Input::RetryDue { agent_id, attempt },
+            Message::Drain { .. } => return None,
+        })
+    }
+
+    fn register(&mut self, reply: ReplySender) -> ReplyId {
+        self.next_reply += 1;
+        self.replies.insert(self.next_reply, reply);
+        ReplyId(self.next_reply)
+    }
+
+    // ---- loading what has ended and was forgotten ----
+
+    async fn load_for(&mut self, message: &Message) -> Result<(), LoadError> {
+        match message {
+            Message::Command { command, .. } => self.load_for_command(command).await,
+            Message::Advance { agent_id, .. }
+            | Message::Progress { agent_id, .. }
+            | Message::Delegate { agent_id, .. } => self.load_agent(*agent_id).await,
+            Message::Detached { .. } | Message::RetryDue { .. } | Message::Drain { .. } => Ok(()),
+        }
+    }
+
+    async fn load_for_command(&mut self, command: &Command) -> Result<(), LoadError> {
+        match command {
+            Command::CreateSwarm(request) => {
+                if let Some(project) = &request.project {
+                    self.load_project(project).await?;
+                }
+                match request.id {
+                    Some(id) => self.load_swarm(id).await,
+                    None => Ok(()),
+                }
+            }
+            Command::PauseSwarm(id)
+            | Command::ResumeSwarm(id)
+            | Command::ScaleSwarm(id, _)
+            | Command::DestroySwarm(id) => self.load_swarm(*id).await,
+            Command::SpawnAgent(request) => self.load_swarm(request.swarm_id).await,
+            Command::CreateTask(request) => self.load_swarm(request.swarm_id).await,
+            Command::PauseAgent(id)
+            | Command::ResumeAgent(id)
+            | Command::KillAgent(id)
+            | Command::RetryAgent(id)
+            | Command::Send { agent_id: id, .. }
+            | Command::ResolveStep { agent_id: id, .. } => self.load_agent(*id).await,
+            Command::AssignTask { task_id, agent_id } => {
+                self.load_agent(*agent_id).await?;
+                self.load_task(*task_id).await
+            }
+            Command::CompleteTask { task_id, .. } | Command::CancelTask(task_id) => {
+                self.load_task(*task_id).await
+            }
+            Command::Allocate { owner, .. } | Command::BudgetStatus(owner) => match owner {
+                BudgetOwner::Project(name) => self.load_project(name).await,
+                BudgetOwner::Swarm(id) => self.load_swarm(*id).await,
+                BudgetOwner::Agent(id) => self.load_agent(*id).await,
+                BudgetOwner::Task(id) => self.load_task(*id).await,
+            },
+        }
+    }
+
+    async fn load_project(&mut self, name: &str) -> Result<(), LoadError> {
+        if !self.state.projects.contains_key(name)
+            && let Some((project, budget)) = load::project(self.shared.store.as_ref(), name).await?
+        {
+            let snapshot = super::decide::Snapshot {
+                projects: vec![project],
+                budgets: vec![budget],
+                ..Default::default()
+            };
+            self.load(snapshot);
+        }
+        Ok(())
+    }
+
+    async fn load_swarm(&mut self, id: SwarmId) -> Result<(), LoadError> {
+        if self.state.swarms.get(id).is_none()
+            && let Some(snapshot) = load::swarm(self.shared.store.as_ref(), id).await?
+        {
+            self.load(snapshot);
+        }
+        Ok(())
+    }
+
+    async fn load_agent(&mut self, id: AgentId) -> Result<(), LoadError> {
+        if self.state.agents.get(id).is_some() {
+            return Ok(());
+        }
+        let found = self.shared.store.find_agent(id).await.map_err(LoadError::Store)?;
+        if let Some(agent) = found {
+            self.load_swarm(agent.swarm_id).await?;
+            let agents = vec![agent];
+            self.load(super::decide::Snapshot { agents, ..Default::default() });
+        }
+        Ok(())
+    }
+
+    async fn load_task(&mut self, id: crate::ids::TaskId) -> Result<(), LoadError> {
+        if self.state.tasks.get(id).is_some() {
+            return Ok(());
+        }
+        let found = self.shared.store.find_task(id).await.map_err(LoadError::Store)?;
+        match found {
+            Some(task) => self.load_swarm(task.swarm_id).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn load(&mut self, snapshot: super::decide::Snapshot) {
+        let now = self.shared.clock.now();
+        Decision::new(&mut self.state, now, self.ids.as_ref()).load(snapshot);
+    }
+
+    // ---- the commit and what follows ----
+
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        let out = self.state.take_output();
+        let ended = Ended::of(&out);
+        let committed = if out.changes.is_empty() {
+            Committed::default()
+        } else {
+            self.write(&out).await?
+        };
+        let events: Vec<Arc<Event>> = committed.events.into_iter().map(Arc::new).collect();
+        self.publish(&events);
+        for (id, answer) in out.replies {
+            if let Some(reply) = self.replies.remove(&id.0) {
+                // A caller that has gone needs no answer; what it asked for is done.
+                let _gone = reply.send(answer);
+            }
+        }
+        if !self.state.draining {
+            for effect in out.effects {
+                self.carry_out(effect);
+            }
+        }
+        self.state.evict(&ended.agents, &ended.swarms);
+        for swarm in ended.swarms {
+            self.executor.forget_swarm(swarm);
+        }
+        Ok(())
+    }
+
+    /// Writes; a full disk is waited out.
+    async fn write(&mut self, out: &Output) -> Result<Committed, StoreError> {
+        let mut reported = false;
+        loop {
+            match self.shared.store.commit(out.changes.clone()).await {
+                Err(StoreError::Full) => {
+                    if !std::mem::replace(&mut reported, true) {
+                        tracing::error!("the disk is full: nothing is written until there is space");
+                    }
+                    if !self.wait_for_space().await {
+                        return Err(StoreError::Closed);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Lets some time pass. Callers are refused meanwhile, agents wait. False = stop.
+    async fn wait_for_space(&mut self) -> bool {
+        let retry = Duration::from_millis(self.state.settings.store_retry_ms);
+        let mut pause = self.shared.clock.sleep(retry);
+        loop {
+            tokio::select! {
+                () = &mut pause => return true,
+                () = self.stop.cancelled() => return false,
+                message = self.inbox.recv() => match message {
+                    Some(Message::Command { reply, .. }) => {
+                        let full = Error::from(StoreError::Full);
+                        // A caller that has gone needs no answer.
+                        let _gone = reply.send(Err(full));
+                    }
+                    // Bounded by the agents alive: each has at most a few messages under way.
+                    Some(other) => self.waiting.push_back(other),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    fn publish(&mut self, events: &[Arc<Event>]) {
+        if events.is_empty() {
+            return;
+        }
+        let mut troubles = Vec::new();
+        for slot in self.sinks.iter_mut().filter(|slot| !slot.dead) {
+            let began = tokio::time::Instant::now();
+            let emitted =
+                std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
+            let name = slot.sink.name();
+            if let Err(panic) = emitted {
+                slot.dead = true;
+                let why = crate::spawn::panic_message(panic.as_ref());
+                troubles.push(format!("sink `{name}` is not told any more: {why}"));
+            } else if began.elapsed() > SLOW_SINK && !std::mem::replace(&mut slot.slow, true) {
+                troubles.push(format!("sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"));
+            }
+        }
+        for error in troubles {
+            tracing::error!(%error, "event sink");
+            let now = self.shared.clock.now();
+            let mut decision = Decision::new(&mut self.state, now, self.ids.as_ref());
+            decision.trouble(SystemError { component: "sink".to_owned(), error });
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start(id) => {
+                let Some(agent) = self.state.agents.get(id).cloned() else { return };
+                if agent.status.is_terminal() {
+                    return;
+                }
+                if let Some(swarm) = self.state.swarms.get(agent.swarm_id) {
+                    self.executor.start(agent, swarm);
+                }
+            }
+            Effect::Cancel(id) => self.executor.cancel(id),
+            Effect::RetryAt { agent_id, attempt, at } => {
+                self.executor.retry_at(agent_id, attempt, at);
+            }
+        }
+    }
+
+    /// The store has failed: nothing is written any more, everything ends.
+    fn halt(&mut self, err: StoreError) {
+        let err = Error::from(err);
+        tracing::error!(error = %err.chain(), "the engine stops");
+        self.inbox.close();
+        self.closed.close(Some(err.chain()));
+        self.shared.cancel.cancel();
+        for (_, reply) in self.replies.drain() {
+            let stopped = Error::new(ErrorKind::Closed, "the orchestrator has stopped")
+                .with_source(Error::new(err.kind(), err.chain()));
+            // A caller that has gone needs no answer.
+            let _gone = reply.send(Err(stopped));
+        }
+    }
+}
+
+enum LoadError {
+    /// The store failed.
+    Store(StoreError),
+    /// What is stored cannot be used.
+    Engine(Error),
+}
+
+impl From<Error> for LoadError {
+    fn from(err: Error) -> Self {
+        Self::Engine(err)
+    }
+}
+
+/// Rows that a commit ended.
+struct Ended {
+    agents: Vec<AgentId>,
+    swarms: Vec<SwarmId>,
+}
+
+impl Ended {
+    fn of(out: &Output) -> Self {
+        let agents = out.changes.agents.iter().filter(|w| w.row.status.is_terminal());
+        let swarms = out.changes.swarms.iter().filter(|w| w.row.status.is_terminal());
+        Self {
+            agents: agents.map(|w| w.row.id).collect(),
+            swarms: swarms.map(|w| w.row.id).collect(),
+        }
+    }
+}
