@@ -85,3 +85,89 @@ fn json_is_over(value: &Value, bytes_max: usize) -> bool {
     }
     !value.is_null() && serde_json::to_writer(Count(bytes_max), value).is_err()
 }
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    use super::*;
+
+    fn text_of(block: &ContentBlock) -> &str {
+        match block {
+            ContentBlock::Text { text } => text,
+            ContentBlock::Image { .. } => "image",
+        }
+    }
+
+    fn texts(output: &ToolOutput) -> Vec<&str> {
+        output.content.iter().map(text_of).collect()
+    }
+
+    #[test]
+    fn a_hundred_mebibytes_are_cut() {
+        const SIZE: usize = 100 * 1_024 * 1_024;
+        let line = "0123456789abcde\n";
+        let output = limit_output(ToolOutput::text(line.repeat(SIZE / line.len())), 50_000);
+        assert_eq!(
+            texts(&output),
+            [
+                line.repeat(3_125).as_str(),
+                "[104807600 of 104857600 bytes were left out here]"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_fits_is_unchanged() {
+        let output = ToolOutput {
+            content: vec![ContentBlock::text("a\nb")],
+            details: json!([1]),
+        };
+        assert_eq!(limit_output(output.clone(), 3), output);
+        assert_eq!(
+            limit_output(ToolOutput::default(), 0),
+            ToolOutput::default()
+        );
+    }
+
+    #[test]
+    fn text_is_cut_at_a_line_or_between_characters() {
+        let cut = |text: &str, max| limit_output(ToolOutput::text(text), max);
+        assert_eq!(
+            texts(&cut("abcd\nefgh", 7)),
+            ["abcd\n", "[4 of 9 bytes were left out here]"]
+        );
+        assert_eq!(
+            texts(&cut("a\nbcdefgh", 7)),
+            ["a\nbcdef", "[2 of 9 bytes were left out here]"]
+        );
+        assert_eq!(
+            texts(&cut("ééé", 3)),
+            ["é", "[4 of 6 bytes were left out here]"]
+        );
+        assert_eq!(texts(&cut("ééé", 0)), ["[6 of 6 bytes were left out here]"]);
+    }
+
+    #[test]
+    fn blocks_share_the_limit_and_images_are_whole_or_gone() {
+        let image = |size| ContentBlock::Image {
+            data: "x".repeat(size),
+            mime_type: "image/png".to_owned(),
+        };
+        let content = vec![
+            ContentBlock::text("12345"),
+            image(6),
+            image(4),
+            ContentBlock::text("67890"),
+        ];
+        let output = ToolOutput {
+            content,
+            details: json!("x".repeat(100)),
+        };
+        let output = limit_output(output, 12);
+        let expected = ["12345", "image", "6", "[8 of 20 bytes were left out here]"];
+        assert_eq!(texts(&output), expected);
+        assert_eq!(output.details, json!("left out: more than 12 bytes"));
+    }
+}

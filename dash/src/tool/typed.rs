@@ -151,3 +151,132 @@ impl Tool for FnTool {
         (self.run)(cx, arguments).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::json;
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::ids::{AgentId, SwarmId};
+    use crate::tool::Fence;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Args {
+        /// The city, e.g. `Oslo`.
+        city: String,
+        /// Days ahead. Default 0.
+        #[serde(default)]
+        days: Option<u8>,
+        /// The unit.
+        unit: Unit,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Nothing {}
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    enum Unit {
+        Celsius,
+        Fahrenheit,
+    }
+
+    fn weather() -> Arc<dyn Tool> {
+        let run = |cx: ToolContext, args: Args| async move {
+            let (city, days, unit) = (args.city, args.days.unwrap_or(0), args.unit);
+            Ok(ToolOutput::text(format!(
+                "{}: {city} +{days} {unit:?}",
+                cx.call_id
+            )))
+        };
+        tool_fn("weather", "Tells the weather.", SideEffect::Pure, run)
+    }
+
+    fn context() -> ToolContext {
+        ToolContext {
+            agent_id: AgentId::from_u128(1),
+            swarm_id: SwarmId::from_u128(2),
+            call_id: "call-1".to_owned(),
+            idempotency_key: "k".to_owned(),
+            try_number: 1,
+            fence: Arc::new(Fence::none()),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn the_schema_is_what_models_expect() {
+        let tool = weather();
+        assert_eq!(tool.side_effect(), SideEffect::Pure);
+        let expected = concat!(
+            r#"{"name":"weather","description":"Tells the weather.","parameters":"#,
+            r#"{"type":"object","properties":{"#,
+            r#""city":{"type":"string","description":"The city, e.g. `Oslo`."},"#,
+            r#""days":{"type":["integer","null"],"format":"uint8","minimum":0,"maximum":255,"#,
+            r#""description":"Days ahead. Default 0.","default":null},"#,
+            r#""unit":{"type":"string","enum":["celsius","fahrenheit"],"description":"The unit."}},"#,
+            r#""required":["city","unit"]}}"#,
+        );
+        assert_eq!(serde_json::to_string(tool.spec()).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn arguments_come_typed_or_not_at_all() {
+        let tool = weather();
+        let got = tool
+            .call(context(), json!({"city": "Oslo", "unit": "celsius"}))
+            .await;
+        assert_eq!(got, Ok(ToolOutput::text("call-1: Oslo +0 Celsius")));
+        let err = tool
+            .call(context(), json!({"city": "Oslo", "unit": "kelvin"}))
+            .await
+            .unwrap_err();
+        assert!(
+            err.message
+                .starts_with("invalid arguments at `unit`: unknown variant"),
+            "{err}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_cancels_its_blocking_work() {
+        static STARTED: Semaphore = Semaphore::const_new(0);
+        static STOPPED: Semaphore = Semaphore::const_new(0);
+        let run = |cx: &ToolContext, _: &Nothing| {
+            STARTED.add_permits(1);
+            while !cx.cancel.is_cancelled() {
+                std::thread::yield_now();
+            }
+            STOPPED.add_permits(1);
+            Ok(ToolOutput::default())
+        };
+        let tool = blocking_tool::<Nothing>("wait", "Waits.", SideEffect::Pure, run);
+        let cx = context();
+        let outer = cx.cancel.clone();
+        tokio::select! {
+            _ = tool.call(cx, json!({})) => panic!("it waits for the cancellation"),
+            started = STARTED.acquire() => started.unwrap().forget(),
+        }
+        STOPPED.acquire().await.unwrap().forget();
+        assert!(!outer.is_cancelled(), "only the call itself is cancelled");
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["a", "read_file-2", &"n".repeat(64)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a.b", "é", "a/b", &"n".repeat(65)] {
+            assert_eq!(
+                check_name(name).unwrap_err().field(),
+                Some("name"),
+                "{name}"
+            );
+        }
+    }
+}

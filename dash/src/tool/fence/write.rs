@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::read::read_checked;
 use super::{
-    DEPTH_MAX, Fence, PathError, PathProblem, Root, SAFE_FLAGS, WRITE_BYTES_MAX, check_file,
-    open_entry,
+    DEPTH_MAX, Fence, PATH_BYTES_MAX, PathError, PathProblem, Root, SAFE_FLAGS, WRITE_BYTES_MAX,
+    check_file, open_entry,
 };
 
 /// Symbolic links followed on the way to one file: the number Linux uses.
@@ -28,6 +28,8 @@ const TEMP_TRIES_MAX: usize = 16;
 const TEMP_PREFIX: &str = ".dash-tmp-";
 /// Locks that all files of the process share. Two files on one lock merely wait for each other.
 const LOCKS: usize = 64;
+/// Longest name of one file or directory, bytes.
+const NAME_BYTES_MAX: usize = 255;
 /// The bits of a file's mode that are kept; set-user-id and the like are not.
 const MODE_KEPT: u32 = 0o777;
 const MODE_WRITE_BITS: u32 = 0o222;
@@ -227,14 +229,12 @@ fn resolve_parent(
     parents: Parents,
 ) -> Result<(Dir, OsString), PathProblem> {
     let mut todo: VecDeque<OsString> = rest.split('/').map(OsString::from).collect();
-    // Before any directory is created on the way.
-    if todo.iter().any(|name| is_protected_name(name)) {
-        return Err(PathProblem::Protected);
-    }
     let last = todo.pop_back().unwrap_or_default();
     if matches!(last.as_bytes(), b"" | b"." | b"..") {
         return Err(PathProblem::IsDirectory);
     }
+    // What can be seen in the text is refused before any directory is created on the way.
+    check_parts(&todo, &last)?;
     let clone = root
         .dir
         .try_clone()
@@ -259,6 +259,13 @@ fn resolve_parent(
         let Some(dir) = stack.last() else {
             return Err(PathProblem::Escapes);
         };
+        // As for the system, what is missing has no `..` to go back from.
+        let create = parents == Parents::Create && !todo.iter().any(|part| part == "..");
+        let parents = if create {
+            Parents::Create
+        } else {
+            Parents::MustExist
+        };
         match step(dir, &name, parents)? {
             Step::Into(next) if stack.len() <= DEPTH_MAX => stack.push(next),
             Step::Into(_) => return Err(PathProblem::TooDeep { max: DEPTH_MAX }),
@@ -277,6 +284,29 @@ fn resolve_parent(
         .pop()
         .map(|dir| (dir, last))
         .ok_or(PathProblem::Escapes)
+}
+
+fn check_parts(parents: &VecDeque<OsString>, last: &OsStr) -> Result<(), PathProblem> {
+    let names = || {
+        parents
+            .iter()
+            .map(OsString::as_os_str)
+            .filter(|name| !name.is_empty())
+    };
+    for name in names().chain([last]) {
+        if is_protected_name(name) {
+            return Err(PathProblem::Protected);
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(PathProblem::TooLong {
+                max: PATH_BYTES_MAX,
+            });
+        }
+    }
+    if names().filter(|name| *name != ".").count() > DEPTH_MAX {
+        return Err(PathProblem::TooDeep { max: DEPTH_MAX });
+    }
+    Ok(())
 }
 
 enum Step {
