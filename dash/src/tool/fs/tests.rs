@@ -609,3 +609,16 @@ async fn parallel_edits_of_one_file_all_count() {
     let expected: Vec<String> = (0..WRITERS).map(|n| format!("[{n}]")).collect();
     assert_eq!(place.text("f"), expected.join("\n"));
 }
+
+#[tokio::test]
+async fn a_search_does_not_go_deeper_than_its_limit() {
+    let place = Place::new();
+    let depth = crate::tool::fence::DEPTH_MAX;
+    place.put(&format!("{}f", "d/".repeat(depth - 1)), "");
+    let got = place.call("find", json!({"glob": "f"})).await.unwrap();
+    assert_eq!(got, format!("{}f\n", "d/".repeat(depth - 1)));
+    place.put(&format!("{}g", "d/".repeat(depth)), "");
+    let got = place.call("find", json!({"glob": "g"})).await.unwrap();
+    let left_out = "[what lies deeper than 64 directories was left out]\n";
+    assert_eq!(got, format!("[nothing matches]\n{left_out}"));
+}
