@@ -25,4 +25,5 @@ pub mod testing;
 pub mod tool;
 
 pub use error::{Error, ErrorKind, Result};
+pub use orchestrator::{EventStream, Orchestrator, OrchestratorBuilder};
 pub use settings::Settings;

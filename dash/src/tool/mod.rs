@@ -29,10 +29,12 @@ use crate::model::{ContentBlock, SideEffect};
 
 pub mod fence;
 pub mod fs;
+mod limit;
 mod typed;
 
 pub use fence::{Fence, FenceError};
-pub use typed::tool_fn;
+pub use limit::limit_output;
+pub use typed::{TOOL_NAME_CHARS_MAX, check_name, tool_fn};
 
 /// What a tool is told about the call.
 #[derive(Debug, Clone)]
@@ -66,7 +68,10 @@ impl ToolOutput {
     /// An answer of one text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content: vec![ContentBlock::text(text)], details: Value::Null }
+        Self {
+            content: vec![ContentBlock::text(text)],
+            details: Value::Null,
+        }
     }
 }
 
@@ -83,7 +88,9 @@ impl ToolError {
     /// An error with this text.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self {
+            message: message.into(),
+        }
     }
 }
 

@@ -1,7 +1,0 @@
-//! x
-/// x
-#[derive(Debug)]
-pub struct Fence;
-/// x
-#[derive(Debug)]
-pub struct FenceError;
