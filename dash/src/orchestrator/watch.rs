@@ -47,7 +47,8 @@ impl Closed {
     /// Waits for the end.
     pub(crate) async fn wait(&self) {
         // The sender is `self`, so waiting cannot fail.
-        let _closed = self.state.subscribe().wait_for(Option::is_some).await;
+        let mut state = self.state.subscribe();
+        let _closed = state.wait_for(Option::is_some).await;
     }
 }
 

@@ -22,7 +22,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use recover::{Recovered, Snapshot};
+pub(crate) use recover::Snapshot;
 
 /// Decisions at one instant.
 pub(crate) struct Decision<'a> {
