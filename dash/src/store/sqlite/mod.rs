@@ -40,7 +40,7 @@ mod migrate;
 mod open;
 mod read;
 mod rows;
-#[cfg(test)]
+#[cfg(all(test, feature = "test-util"))]
 mod tests;
 mod write;
 mod writer;
