@@ -51,7 +51,9 @@ pub struct FaultyStore {
 
 impl std::fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FaultyStore").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("FaultyStore")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,10 +88,7 @@ impl FaultyStore {
     }
 
     /// Asks `rule` about every commit that has no other fate; it gets the commit's number.
-    pub fn fail_when(
-        &self,
-        rule: impl FnMut(u64, &Changeset) -> Option<Fault> + Send + 'static,
-    ) {
+    pub fn fail_when(&self, rule: impl FnMut(u64, &Changeset) -> Option<Fault> + Send + 'static) {
         self.with_plan(|plan| plan.rule = Some(Box::new(rule)));
     }
 
@@ -136,7 +135,9 @@ impl FaultyStore {
 }
 
 fn io() -> StoreError {
-    StoreError::Io { detail: "a fault was injected".to_owned() }
+    StoreError::Io {
+        detail: "a fault was injected".to_owned(),
+    }
 }
 
 #[async_trait]
@@ -155,9 +156,10 @@ impl Store for FaultyStore {
         match fate {
             None => self.inner.commit(changeset).await,
             Some(Fault::Full) => Err(StoreError::Full),
-            Some(Fault::Conflict) => {
-                Err(StoreError::Conflict { what: "row", id: "injected".to_owned() })
-            }
+            Some(Fault::Conflict) => Err(StoreError::Conflict {
+                what: "row",
+                id: "injected".to_owned(),
+            }),
             Some(Fault::IoBefore) => Err(io()),
             Some(Fault::IoAfter) => {
                 self.inner.commit(changeset).await?;
@@ -265,5 +267,72 @@ impl Store for FaultyStore {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.inner.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::testing::samples::World;
+
+    const WORLD: World = World::new(1);
+
+    async fn seeded() -> FaultyStore {
+        let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+        store.commit(WORLD.all()).await.unwrap();
+        store
+    }
+
+    #[tokio::test]
+    async fn commits_fail_by_number_by_queue_and_by_rule() {
+        let store = seeded().await;
+        store.fail_at(3, Fault::Full);
+        store.push(None);
+        store.push(Some(Fault::Conflict));
+        store.fail_when(|nth, _| (nth == 6).then_some(Fault::IoBefore));
+        let mut found = Vec::new();
+        for _ in 2..=7 {
+            found.push(
+                store
+                    .commit(WORLD.events(1))
+                    .await
+                    .err()
+                    .map(|err| err.to_string()),
+            );
+        }
+        let failed: Vec<bool> = found.iter().map(Option::is_some).collect();
+        assert_eq!(failed, [false, true, true, false, true, false], "{found:?}");
+        assert_eq!(store.head_seq().await.unwrap(), 3);
+        assert_eq!(store.commits(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_fault_after_the_fact_has_applied_the_changeset() {
+        let store = seeded().await;
+        store.push(Some(Fault::IoAfter));
+        let err = store.commit(WORLD.events(1)).await.unwrap_err();
+        assert!(err.is_unknown(), "{err}");
+        assert_eq!(store.head_seq().await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn held_commits_wait_for_their_release() {
+        let store = seeded().await;
+        store.hold();
+        let release = async {
+            store.wait_for_held(2).await;
+            assert_eq!(store.head_seq().await.unwrap(), 0);
+            store.release();
+        };
+        let (first, second, ()) = tokio::join!(
+            store.commit(WORLD.events(1)),
+            store.commit(WORLD.events(1)),
+            release
+        );
+        assert_eq!(
+            first.unwrap().events.len() + second.unwrap().events.len(),
+            2
+        );
     }
 }

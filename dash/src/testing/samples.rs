@@ -21,12 +21,17 @@ pub(crate) const AT: UnixMillis = UnixMillis(1_770_028_921_123);
 
 /// An insert.
 pub(crate) const fn new<T>(row: T) -> RowWrite<T> {
-    RowWrite { row, expected: None }
+    RowWrite {
+        row,
+        expected: None,
+    }
 }
 
 /// A message of one text.
 pub(crate) fn message(text: &str) -> EntryBody {
-    EntryBody::Message { message: Arc::new(Message::user(text, MessageOrigin::Task)) }
+    EntryBody::Message {
+        message: Arc::new(Message::user(text, MessageOrigin::Task)),
+    }
 }
 
 /// One project, budget, swarm, task and agent, and rows below them.
@@ -103,7 +108,10 @@ impl World {
             status: SwarmStatus::Active,
             task: "count the wörds 🦀".to_owned(),
             strategy: Strategy::Dag,
-            config: SwarmConfig { tools: Some(Vec::new()), ..SwarmConfig::default() },
+            config: SwarmConfig {
+                tools: Some(Vec::new()),
+                ..SwarmConfig::default()
+            },
             budget_id: self.budget_id,
             agent_count: 1,
             target_agent_count: 5,
@@ -149,8 +157,17 @@ impl World {
             head: Some(EntryId::from_u128(1)),
             turns: 1,
             tool_calls: 2,
-            progress: Progress { current: 3, total: 4 },
-            usage: Usage { input: 5, output: 6, cache_read: 7, cache_write: 8, reasoning: 2 },
+            progress: Progress {
+                current: 3,
+                total: 4,
+            },
+            usage: Usage {
+                input: 5,
+                output: 6,
+                cache_read: 7,
+                cache_write: 8,
+                reasoning: 2,
+            },
             cost: NanoUsd(9),
             pause_reason: None,
             result: None,
@@ -212,9 +229,15 @@ impl World {
             id: ReservationId::from_u128((self.agent_id.as_u128() << 32) + n),
             budget_id: self.budget_id,
             agent_id: self.agent_id,
-            step: StepKey::Model { turn: 1, attempt: 0 },
+            step: StepKey::Model {
+                turn: 1,
+                attempt: 0,
+            },
             state: ReservationState::Held,
-            held: Amount { usd: NanoUsd(30), tokens: 4_000 },
+            held: Amount {
+                usd: NanoUsd(30),
+                tokens: 4_000,
+            },
             actual: None,
             created_at: AT,
         }
@@ -233,7 +256,14 @@ impl World {
 
     /// An event of the agent.
     pub(crate) fn event(&self, n: u32) -> NewEvent {
-        self.event_of(AgentStarted { agent_id: self.agent_id, attempt: n, resumed: false }.into())
+        self.event_of(
+            AgentStarted {
+                agent_id: self.agent_id,
+                attempt: n,
+                resumed: false,
+            }
+            .into(),
+        )
     }
 
     pub(crate) const fn event_of(&self, kind: EventKind) -> NewEvent {
@@ -249,6 +279,9 @@ impl World {
     /// A changeset of events alone.
     pub(crate) fn events(&self, count: u32) -> Changeset {
         let events = (0..count).map(|n| self.event(n)).collect();
-        Changeset { events, ..Changeset::default() }
+        Changeset {
+            events,
+            ..Changeset::default()
+        }
     }
 }

@@ -15,6 +15,7 @@
 //! compared. A finding in one implementation becomes a case here.
 
 #![expect(
+    clippy::needless_pass_by_value,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -31,8 +32,8 @@ use crate::event::{EventKind, EventSource, NewEvent, SwarmPaused, SystemError};
 use crate::ids::{AgentId, BudgetId, EventId, SwarmId, TaskId};
 use crate::model::budget::ReservationState;
 use crate::model::{
-    Agent, AgentStatus, Amount, Budget, BudgetScope, EntryBody, NanoUsd, StepKey, StepState,
-    Swarm, SwarmStatus, Task, TaskStatus, TicketState,
+    Agent, AgentStatus, Amount, Budget, BudgetScope, EntryBody, NanoUsd, StepKey, StepState, Swarm,
+    SwarmStatus, Task, TaskStatus, TicketState,
 };
 use crate::store::{
     AgentFilter, BudgetFilter, Changeset, EventFilter, Page, ReservationFilter, RowWrite,
@@ -64,6 +65,7 @@ where
         a_new_store_is_empty,
         rows_survive_a_round_trip,
         changed_rows_survive_a_round_trip,
+        a_changed_step_survives_a_round_trip,
         a_stale_version_is_a_conflict,
         an_insert_of_what_exists_is_a_conflict,
         a_conflict_leaves_no_trace,
@@ -97,20 +99,38 @@ async fn seed(store: &Arc<dyn Store>) {
 
 #[track_caller]
 fn assert_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>) {
-    assert!(matches!(result, Err(StoreError::Conflict { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(StoreError::Conflict { .. })),
+        "{result:?}"
+    );
 }
 
 #[track_caller]
 fn assert_constraint<T: std::fmt::Debug>(result: Result<T, StoreError>) {
-    assert!(matches!(result, Err(StoreError::Constraint { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(StoreError::Constraint { .. })),
+        "{result:?}"
+    );
 }
 
 async fn a_new_store_is_empty(store: &Arc<dyn Store>) {
     assert_eq!(store.head_seq().await.unwrap(), 0);
     assert_eq!(store.find_project("default").await.unwrap(), None);
     assert_eq!(store.find_agent(WORLD.agent_id).await.unwrap(), None);
-    assert_eq!(store.list_events(&EventFilter::default(), 0, 10).await.unwrap(), []);
-    assert_eq!(store.list_path(WORLD.entry(1, message("")).id, 10).await.unwrap(), []);
+    assert_eq!(
+        store
+            .list_events(&EventFilter::default(), 0, 10)
+            .await
+            .unwrap(),
+        []
+    );
+    assert_eq!(
+        store
+            .list_path(WORLD.entry(1, message("")).id, 10)
+            .await
+            .unwrap(),
+        []
+    );
     assert!(!store.info().backend.is_empty());
 }
 
@@ -129,14 +149,35 @@ async fn rows_survive_a_round_trip(store: &Arc<dyn Store>) {
     };
     store.commit(changeset).await.unwrap();
     let project = WORLD.project();
-    assert_eq!(store.find_project(&project.name).await.unwrap(), Some(project));
-    assert_eq!(store.find_budget(WORLD.budget_id).await.unwrap(), Some(WORLD.budget()));
-    assert_eq!(store.find_swarm(WORLD.swarm_id).await.unwrap(), Some(WORLD.swarm()));
-    assert_eq!(store.find_task(WORLD.task_id).await.unwrap(), Some(WORLD.task()));
-    assert_eq!(store.find_agent(WORLD.agent_id).await.unwrap(), Some(WORLD.agent()));
-    assert_eq!(store.find_step(WORLD.agent_id, key).await.unwrap(), Some(step));
+    assert_eq!(
+        store.find_project(&project.name).await.unwrap(),
+        Some(project)
+    );
+    assert_eq!(
+        store.find_budget(WORLD.budget_id).await.unwrap(),
+        Some(WORLD.budget())
+    );
+    assert_eq!(
+        store.find_swarm(WORLD.swarm_id).await.unwrap(),
+        Some(WORLD.swarm())
+    );
+    assert_eq!(
+        store.find_task(WORLD.task_id).await.unwrap(),
+        Some(WORLD.task())
+    );
+    assert_eq!(
+        store.find_agent(WORLD.agent_id).await.unwrap(),
+        Some(WORLD.agent())
+    );
+    assert_eq!(
+        store.find_step(WORLD.agent_id, key).await.unwrap(),
+        Some(step)
+    );
     assert_eq!(store.list_path(entry.id, 9).await.unwrap(), [entry]);
-    let tickets = store.list_tickets(&TicketFilter::default(), Page::first(9)).await.unwrap();
+    let tickets = store
+        .list_tickets(&TicketFilter::default(), Page::first(9))
+        .await
+        .unwrap();
     assert_eq!(tickets, [WORLD.ticket(1)]);
 }
 
@@ -144,7 +185,12 @@ async fn changed_rows_survive_a_round_trip(store: &Arc<dyn Store>) {
     seed(store).await;
     let text = || Some("x".to_owned());
     let later = AT.plus(std::time::Duration::from_secs(1));
-    let budget = Budget { allocated: None, spent: 5, version: 2, ..WORLD.budget() };
+    let budget = Budget {
+        allocated: None,
+        spent: 5,
+        version: 2,
+        ..WORLD.budget()
+    };
     let swarm = Swarm {
         status: SwarmStatus::Completed,
         result: text(),
@@ -152,8 +198,13 @@ async fn changed_rows_survive_a_round_trip(store: &Arc<dyn Store>) {
         version: 2,
         ..WORLD.swarm()
     };
-    let task =
-        Task { status: TaskStatus::Blocked, error: text(), version: 2, agent_id: None, ..WORLD.task() };
+    let task = Task {
+        status: TaskStatus::Blocked,
+        error: text(),
+        version: 2,
+        agent_id: None,
+        ..WORLD.task()
+    };
     let agent = Agent {
         status: AgentStatus::Paused,
         pause_reason: text(),
@@ -165,22 +216,23 @@ async fn changed_rows_survive_a_round_trip(store: &Arc<dyn Store>) {
         version: 2,
         ..WORLD.agent()
     };
-    let step = WORLD.step(StepKey::Model { turn: 1, attempt: 0 });
-    let steps = vec![step.clone()];
-    store.commit(Changeset { steps, ..Changeset::default() }).await.unwrap();
-    let done = crate::model::Step {
-        state: StepState::Done,
-        note: text(),
-        tries: 2,
-        finished_at: Some(later),
-        ..step
-    };
     let changeset = Changeset {
-        budgets: vec![RowWrite { row: budget.clone(), expected: Some(1) }],
-        swarms: vec![RowWrite { row: swarm.clone(), expected: Some(1) }],
-        tasks: vec![RowWrite { row: task.clone(), expected: Some(1) }],
-        agents: vec![RowWrite { row: agent.clone(), expected: Some(1) }],
-        steps: vec![done.clone()],
+        budgets: vec![RowWrite {
+            row: budget.clone(),
+            expected: Some(1),
+        }],
+        swarms: vec![RowWrite {
+            row: swarm.clone(),
+            expected: Some(1),
+        }],
+        tasks: vec![RowWrite {
+            row: task.clone(),
+            expected: Some(1),
+        }],
+        agents: vec![RowWrite {
+            row: agent.clone(),
+            expected: Some(1),
+        }],
         ..Changeset::default()
     };
     store.commit(changeset).await.unwrap();
@@ -188,46 +240,167 @@ async fn changed_rows_survive_a_round_trip(store: &Arc<dyn Store>) {
     assert_eq!(store.find_swarm(swarm.id).await.unwrap(), Some(swarm));
     assert_eq!(store.find_task(task.id).await.unwrap(), Some(task));
     assert_eq!(store.find_agent(agent.id).await.unwrap(), Some(agent));
-    assert_eq!(store.find_step(done.agent_id, done.key).await.unwrap(), Some(done));
+}
+
+async fn a_changed_step_survives_a_round_trip(store: &Arc<dyn Store>) {
+    seed(store).await;
+    let later = AT.plus(std::time::Duration::from_secs(1));
+    let step = WORLD.step(StepKey::Model {
+        turn: 1,
+        attempt: 0,
+    });
+    let steps = vec![step.clone()];
+    store
+        .commit(Changeset {
+            steps,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let done = crate::model::Step {
+        state: StepState::Done,
+        note: Some("x".to_owned()),
+        tries: 2,
+        finished_at: Some(later),
+        ..step
+    };
+    let steps = vec![done.clone()];
+    store
+        .commit(Changeset {
+            steps,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        store.find_step(done.agent_id, done.key).await.unwrap(),
+        Some(done)
+    );
 }
 
 async fn a_stale_version_is_a_conflict(store: &Arc<dyn Store>) {
     seed(store).await;
-    let row = Agent { turns: 9, version: 2, ..WORLD.agent() };
+    let row = Agent {
+        turns: 9,
+        version: 2,
+        ..WORLD.agent()
+    };
     let write = |expected| Changeset {
-        agents: vec![RowWrite { row: row.clone(), expected: Some(expected) }],
+        agents: vec![RowWrite {
+            row: row.clone(),
+            expected: Some(expected),
+        }],
         ..Changeset::default()
     };
     store.commit(write(1)).await.unwrap();
     assert_conflict(store.commit(write(1)).await);
     assert_conflict(store.commit(write(7)).await);
-    let budgets = vec![RowWrite { row: Budget { version: 4, ..WORLD.budget() }, expected: Some(3) }];
-    assert_conflict(store.commit(Changeset { budgets, ..Changeset::default() }).await);
-    let swarms = vec![RowWrite { row: Swarm { version: 4, ..WORLD.swarm() }, expected: Some(3) }];
-    assert_conflict(store.commit(Changeset { swarms, ..Changeset::default() }).await);
-    let tasks = vec![RowWrite { row: Task { version: 4, ..WORLD.task() }, expected: Some(3) }];
-    assert_conflict(store.commit(Changeset { tasks, ..Changeset::default() }).await);
-    let unknown = Agent { version: 2, ..WORLD.child(50) };
-    let agents = vec![RowWrite { row: unknown, expected: Some(1) }];
-    assert_conflict(store.commit(Changeset { agents, ..Changeset::default() }).await);
+    let budgets = vec![RowWrite {
+        row: Budget {
+            version: 4,
+            ..WORLD.budget()
+        },
+        expected: Some(3),
+    }];
+    assert_conflict(
+        store
+            .commit(Changeset {
+                budgets,
+                ..Changeset::default()
+            })
+            .await,
+    );
+    let swarms = vec![RowWrite {
+        row: Swarm {
+            version: 4,
+            ..WORLD.swarm()
+        },
+        expected: Some(3),
+    }];
+    assert_conflict(
+        store
+            .commit(Changeset {
+                swarms,
+                ..Changeset::default()
+            })
+            .await,
+    );
+    let tasks = vec![RowWrite {
+        row: Task {
+            version: 4,
+            ..WORLD.task()
+        },
+        expected: Some(3),
+    }];
+    assert_conflict(
+        store
+            .commit(Changeset {
+                tasks,
+                ..Changeset::default()
+            })
+            .await,
+    );
+    let unknown = Agent {
+        version: 2,
+        ..WORLD.child(50)
+    };
+    let agents = vec![RowWrite {
+        row: unknown,
+        expected: Some(1),
+    }];
+    assert_conflict(
+        store
+            .commit(Changeset {
+                agents,
+                ..Changeset::default()
+            })
+            .await,
+    );
     assert_eq!(store.find_agent(WORLD.agent_id).await.unwrap(), Some(row));
 }
 
 async fn an_insert_of_what_exists_is_a_conflict(store: &Arc<dyn Store>) {
     seed(store).await;
     let entries = vec![WORLD.entry(1, message("a"))];
-    store.commit(Changeset { entries: entries.clone(), ..Changeset::default() }).await.unwrap();
+    store
+        .commit(Changeset {
+            entries: entries.clone(),
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
     let empty = Changeset::default;
     let all = WORLD.all();
     for changeset in [
-        Changeset { projects: all.projects, ..empty() },
-        Changeset { budgets: all.budgets, ..empty() },
-        Changeset { swarms: all.swarms, ..empty() },
-        Changeset { tasks: all.tasks, ..empty() },
-        Changeset { agents: all.agents, ..empty() },
+        Changeset {
+            projects: all.projects,
+            ..empty()
+        },
+        Changeset {
+            budgets: all.budgets,
+            ..empty()
+        },
+        Changeset {
+            swarms: all.swarms,
+            ..empty()
+        },
+        Changeset {
+            tasks: all.tasks,
+            ..empty()
+        },
+        Changeset {
+            agents: all.agents,
+            ..empty()
+        },
         Changeset { entries, ..empty() },
         // Another id, but a place in the plan that is taken.
-        Changeset { tasks: vec![new(Task { id: TaskId::from_u128(99), ..WORLD.task() })], ..empty() },
+        Changeset {
+            tasks: vec![new(Task {
+                id: TaskId::from_u128(99),
+                ..WORLD.task()
+            })],
+            ..empty()
+        },
     ] {
         assert_conflict(store.commit(changeset).await);
     }
@@ -236,25 +409,52 @@ async fn an_insert_of_what_exists_is_a_conflict(store: &Arc<dyn Store>) {
 async fn a_conflict_leaves_no_trace(store: &Arc<dyn Store>) {
     seed(store).await;
     let changeset = Changeset {
-        budgets: vec![RowWrite { row: Budget { version: 2, ..WORLD.budget() }, expected: Some(1) }],
+        budgets: vec![RowWrite {
+            row: Budget {
+                version: 2,
+                ..WORLD.budget()
+            },
+            expected: Some(1),
+        }],
         agents: vec![
             new(WORLD.child(1)),
-            RowWrite { row: Agent { version: 9, ..WORLD.agent() }, expected: Some(8) },
+            RowWrite {
+                row: Agent {
+                    version: 9,
+                    ..WORLD.agent()
+                },
+                expected: Some(8),
+            },
         ],
         events: vec![WORLD.event(0)],
         ..Changeset::default()
     };
     assert_conflict(store.commit(changeset).await);
-    assert_eq!(store.find_budget(WORLD.budget_id).await.unwrap(), Some(WORLD.budget()));
+    assert_eq!(
+        store.find_budget(WORLD.budget_id).await.unwrap(),
+        Some(WORLD.budget())
+    );
     assert_eq!(store.find_agent(WORLD.child(1).id).await.unwrap(), None);
     assert_eq!(store.head_seq().await.unwrap(), 0);
     // The number of an undone agent may go to another one: its events must not.
     let child = WORLD.child(2);
-    let event = NewEvent { source: EventSource::Agent(child.id), ..WORLD.event(0) };
-    let changeset =
-        Changeset { agents: vec![new(child.clone())], events: vec![event], ..Changeset::default() };
+    let event = NewEvent {
+        source: EventSource::Agent(child.id),
+        ..WORLD.event(0)
+    };
+    let changeset = Changeset {
+        agents: vec![new(child.clone())],
+        events: vec![event],
+        ..Changeset::default()
+    };
     let committed = store.commit(changeset).await.unwrap();
-    assert_eq!(store.list_events(&EventFilter::default(), 0, 9).await.unwrap(), committed.events);
+    assert_eq!(
+        store
+            .list_events(&EventFilter::default(), 0, 9)
+            .await
+            .unwrap(),
+        committed.events
+    );
     assert_eq!(committed.events[0].source, child.id.to_string());
 }
 
@@ -262,17 +462,47 @@ async fn a_missing_reference_is_refused(store: &Arc<dyn Store>) {
     seed(store).await;
     let other = World::new(2);
     let empty = Changeset::default;
-    let event = NewEvent { swarm_id: None, ..other.event(0) };
+    let event = NewEvent {
+        swarm_id: None,
+        ..other.event(0)
+    };
     for changeset in [
-        Changeset { swarms: vec![new(other.swarm())], ..empty() },
-        Changeset { tasks: vec![new(other.task())], ..empty() },
-        Changeset { agents: vec![new(other.agent())], ..empty() },
-        Changeset { reservations: vec![other.reservation(1)], ..empty() },
-        Changeset { entries: vec![other.entry(1, message("a"))], ..empty() },
-        Changeset { entries: vec![WORLD.entry(2, message("a"))], ..empty() },
-        Changeset { steps: vec![other.step(StepKey::Tool { turn: 1, index: 0 })], ..empty() },
-        Changeset { tickets: vec![other.ticket(1)], ..empty() },
-        Changeset { events: vec![event], ..empty() },
+        Changeset {
+            swarms: vec![new(other.swarm())],
+            ..empty()
+        },
+        Changeset {
+            tasks: vec![new(other.task())],
+            ..empty()
+        },
+        Changeset {
+            agents: vec![new(other.agent())],
+            ..empty()
+        },
+        Changeset {
+            reservations: vec![other.reservation(1)],
+            ..empty()
+        },
+        Changeset {
+            entries: vec![other.entry(1, message("a"))],
+            ..empty()
+        },
+        Changeset {
+            entries: vec![WORLD.entry(2, message("a"))],
+            ..empty()
+        },
+        Changeset {
+            steps: vec![other.step(StepKey::Tool { turn: 1, index: 0 })],
+            ..empty()
+        },
+        Changeset {
+            tickets: vec![other.ticket(1)],
+            ..empty()
+        },
+        Changeset {
+            events: vec![event],
+            ..empty()
+        },
     ] {
         assert_constraint(store.commit(changeset).await);
     }
@@ -281,13 +511,24 @@ async fn a_missing_reference_is_refused(store: &Arc<dyn Store>) {
 async fn a_budget_cannot_be_overspent(store: &Arc<dyn Store>) {
     seed(store).await;
     let write = |row| Changeset {
-        budgets: vec![RowWrite { row, expected: Some(1) }],
+        budgets: vec![RowWrite {
+            row,
+            expected: Some(1),
+        }],
         ..Changeset::default()
     };
-    let at = |spent, overrun| Budget { spent, overrun, version: 2, ..WORLD.budget() };
+    let at = |spent, overrun| Budget {
+        spent,
+        overrun,
+        version: 2,
+        ..WORLD.budget()
+    };
     assert_constraint(store.commit(write(at(951, 0))).await);
     assert_constraint(store.commit(write(at(-1, 0))).await);
-    assert_eq!(store.find_budget(WORLD.budget_id).await.unwrap(), Some(WORLD.budget()));
+    assert_eq!(
+        store.find_budget(WORLD.budget_id).await.unwrap(),
+        Some(WORLD.budget())
+    );
     store.commit(write(at(960, 10))).await.unwrap();
 }
 
@@ -295,11 +536,30 @@ async fn what_a_step_is_never_changes(store: &Arc<dyn Store>) {
     seed(store).await;
     let step = WORLD.step(StepKey::Tool { turn: 1, index: 0 });
     let steps = vec![step.clone()];
-    store.commit(Changeset { steps, ..Changeset::default() }).await.unwrap();
-    let renamed = crate::model::Step { name: "other".to_owned(), ..step.clone() };
+    store
+        .commit(Changeset {
+            steps,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let renamed = crate::model::Step {
+        name: "other".to_owned(),
+        ..step.clone()
+    };
     let steps = vec![renamed];
-    assert_constraint(store.commit(Changeset { steps, ..Changeset::default() }).await);
-    assert_eq!(store.find_step(step.agent_id, step.key).await.unwrap(), Some(step));
+    assert_constraint(
+        store
+            .commit(Changeset {
+                steps,
+                ..Changeset::default()
+            })
+            .await,
+    );
+    assert_eq!(
+        store.find_step(step.agent_id, step.key).await.unwrap(),
+        Some(step)
+    );
 }
 
 async fn numbers_are_contiguous_with_failures_in_between(store: &Arc<dyn Store>) {
@@ -311,11 +571,17 @@ async fn numbers_are_contiguous_with_failures_in_between(store: &Arc<dyn Store>)
             expected += 1;
             assert_eq!(event.seq, expected);
         }
-        let clash = Changeset { agents: WORLD.all().agents, ..WORLD.events(3) };
+        let clash = Changeset {
+            agents: WORLD.all().agents,
+            ..WORLD.events(3)
+        };
         assert_conflict(store.commit(clash).await);
     }
     assert_eq!(store.head_seq().await.unwrap(), expected);
-    let events = store.list_events(&EventFilter::default(), 0, 100).await.unwrap();
+    let events = store
+        .list_events(&EventFilter::default(), 0, 100)
+        .await
+        .unwrap();
     let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
     assert_eq!(numbers, (1..=expected).collect::<Vec<_>>());
 }
@@ -330,8 +596,15 @@ async fn concurrent_commits_get_numbers_without_gaps(store: &Arc<dyn Store>) {
                 for round in 0..4_u128 {
                     // Every third one is refused.
                     let is_bad = (n + round) % 3 == 0;
-                    let agent = if is_bad { WORLD.agent() } else { WORLD.child(1 + n * 4 + round) };
-                    let changeset = Changeset { agents: vec![new(agent)], ..WORLD.events(3) };
+                    let agent = if is_bad {
+                        WORLD.agent()
+                    } else {
+                        WORLD.child(1 + n * 4 + round)
+                    };
+                    let changeset = Changeset {
+                        agents: vec![new(agent)],
+                        ..WORLD.events(3)
+                    };
                     match store.commit(changeset).await {
                         Ok(committed) => seen.extend(committed.events.iter().map(|e| e.seq)),
                         Err(err) => assert!(is_bad, "{err}"),
@@ -345,7 +618,11 @@ async fn concurrent_commits_get_numbers_without_gaps(store: &Arc<dyn Store>) {
     for task in tasks {
         let seen = task.await.unwrap();
         for run in seen.chunks(3) {
-            assert_eq!([run[0] + 1, run[0] + 2], run[1..], "a changeset's events are neighbours");
+            assert_eq!(
+                [run[0] + 1, run[0] + 2],
+                run[1..],
+                "a changeset's events are neighbours"
+            );
         }
         all.extend(seen);
     }
@@ -356,7 +633,10 @@ async fn concurrent_commits_get_numbers_without_gaps(store: &Arc<dyn Store>) {
 async fn one_failure_does_not_fail_others(store: &Arc<dyn Store>) {
     seed(store).await;
     let good = store.commit(WORLD.events(1));
-    let bad = store.commit(Changeset { agents: WORLD.all().agents, ..WORLD.events(1) });
+    let bad = store.commit(Changeset {
+        agents: WORLD.all().agents,
+        ..WORLD.events(1)
+    });
     let other = store.commit(WORLD.events(2));
     let (good, bad, other) = tokio::join!(good, bad, other);
     assert_conflict(bad);
@@ -366,7 +646,10 @@ async fn one_failure_does_not_fail_others(store: &Arc<dyn Store>) {
 
 async fn events_survive_a_round_trip(store: &Arc<dyn Store>) {
     seed(store).await;
-    let unknown = |data| EventKind::Unknown { type_name: "moon.landed".to_owned(), data };
+    let unknown = |data| EventKind::Unknown {
+        type_name: "moon.landed".to_owned(),
+        data,
+    };
     let id = EventId::from_u128(u128::MAX >> 1);
     let agent = WORLD.agent_id.to_string();
     let mut changeset = WORLD.events(2);
@@ -374,13 +657,25 @@ async fn events_survive_a_round_trip(store: &Arc<dyn Store>) {
         NewEvent {
             id,
             source: EventSource::Swarm(WORLD.swarm_id),
-            ..WORLD.event_of(SwarmPaused { swarm_id: WORLD.swarm_id, reason: "\u{1F980}\"@".into() }.into())
+            ..WORLD.event_of(
+                SwarmPaused {
+                    swarm_id: WORLD.swarm_id,
+                    reason: "\u{1F980}\"@".into(),
+                }
+                .into(),
+            )
         },
         NewEvent {
             id,
             swarm_id: None,
             source: EventSource::System,
-            ..WORLD.event_of(SystemError { component: "x".into(), error: "@".into() }.into())
+            ..WORLD.event_of(
+                SystemError {
+                    component: "x".into(),
+                    error: "@".into(),
+                }
+                .into(),
+            )
         },
         WORLD.event_of(unknown(json!({"crew": [1, 2.5, null], "agentId": agent}))),
         WORLD.event_of(unknown(json!({"agentId": agent}))),
@@ -390,10 +685,16 @@ async fn events_survive_a_round_trip(store: &Arc<dyn Store>) {
         WORLD.event_of(unknown(json!(null))),
     ]);
     let committed = store.commit(changeset.clone()).await.unwrap();
-    let read = store.list_events(&EventFilter::default(), 0, 100).await.unwrap();
+    let read = store
+        .list_events(&EventFilter::default(), 0, 100)
+        .await
+        .unwrap();
     assert_eq!(read, committed.events);
     for (event, new) in read.iter().zip(changeset.events) {
-        assert_eq!((&event.kind, event.source.as_ref()), (&new.kind, &*new.source.to_string()));
+        assert_eq!(
+            (&event.kind, event.source.as_ref()),
+            (&new.kind, &*new.source.to_string())
+        );
     }
 }
 
@@ -401,13 +702,23 @@ async fn events_are_filtered(store: &Arc<dyn Store>) {
     seed(store).await;
     let other = World::new(2);
     store.commit(other.all()).await.unwrap();
-    let system = SystemError { component: "x".into(), error: "y".into() };
+    let system = SystemError {
+        component: "x".into(),
+        error: "y".into(),
+    };
     let changeset = Changeset {
         events: vec![
             WORLD.event(0),
             other.event(1),
-            NewEvent { swarm_id: None, source: EventSource::System, ..WORLD.event_of(system.into()) },
-            NewEvent { source: EventSource::Swarm(WORLD.swarm_id), ..WORLD.event(3) },
+            NewEvent {
+                swarm_id: None,
+                source: EventSource::System,
+                ..WORLD.event_of(system.into())
+            },
+            NewEvent {
+                source: EventSource::Swarm(WORLD.swarm_id),
+                ..WORLD.event(3)
+            },
             WORLD.event(4),
         ],
         ..Changeset::default()
@@ -427,18 +738,42 @@ async fn events_are_filtered(store: &Arc<dyn Store>) {
         (of(None, Some("system".to_owned()), &[]), 0, &[3]),
         (of(None, Some("nobody".to_owned()), &[]), 0, &[]),
         (of(None, None, &["agent.started"]), 1, &[2, 4, 5]),
-        (of(None, None, &["agent.started", "system.error", "no.such"]), 0, &[1, 2, 3, 4, 5]),
+        (
+            of(None, None, &["agent.started", "system.error", "no.such"]),
+            0,
+            &[1, 2, 3, 4, 5],
+        ),
         (of(None, None, &["no.such"]), 0, &[]),
-        (of(Some(other.swarm_id), Some(other.agent_id.to_string()), &["agent.started"]), 0, &[2]),
+        (
+            of(
+                Some(other.swarm_id),
+                Some(other.agent_id.to_string()),
+                &["agent.started"],
+            ),
+            0,
+            &[2],
+        ),
     ];
     for (filter, after, expected) in cases {
         let found = store.list_events(&filter, after, 100).await.unwrap();
         let numbers: Vec<u64> = found.iter().map(|event| event.seq).collect();
         assert_eq!(numbers, expected, "{filter:?} after {after}");
     }
-    let found = store.list_events(&EventFilter::default(), 1, 2).await.unwrap();
-    assert_eq!(found.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
-    assert_eq!(store.list_events(&EventFilter::default(), u64::MAX, 2).await.unwrap(), []);
+    let found = store
+        .list_events(&EventFilter::default(), 1, 2)
+        .await
+        .unwrap();
+    assert_eq!(
+        found.iter().map(|event| event.seq).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert_eq!(
+        store
+            .list_events(&EventFilter::default(), u64::MAX, 2)
+            .await
+            .unwrap(),
+        []
+    );
 }
 
 /// Text that no compressor shortens.
@@ -459,7 +794,9 @@ async fn bodies_survive_a_round_trip(store: &Arc<dyn Store>) {
     let bodies = [
         message(""),
         message("ünï🦀\u{0}\"\\\n"),
-        EntryBody::Label { text: "a label".to_owned() },
+        EntryBody::Label {
+            text: "a label".to_owned(),
+        },
         message(&"a".repeat(511)),
         message(&"spam and eggs ".repeat(10_000)),
         message(&noise(100_000)),
@@ -469,7 +806,10 @@ async fn bodies_survive_a_round_trip(store: &Arc<dyn Store>) {
     for (n, body) in (1..).zip(bodies) {
         entries.push(WORLD.entry(n, body));
     }
-    let changeset = Changeset { entries: entries.clone(), ..Changeset::default() };
+    let changeset = Changeset {
+        entries: entries.clone(),
+        ..Changeset::default()
+    };
     store.commit(changeset).await.unwrap();
     let head = entries.last().map(|entry| entry.id).unwrap();
     assert_eq!(store.list_path(head, 100).await.unwrap(), entries);
@@ -480,7 +820,13 @@ async fn equal_bodies_may_be_stored_twice(store: &Arc<dyn Store>) {
     let body = message(&"again ".repeat(500));
     let entries: Vec<_> = (1..=3).map(|n| WORLD.entry(n, body.clone())).collect();
     for entry in entries.clone() {
-        store.commit(Changeset { entries: vec![entry], ..Changeset::default() }).await.unwrap();
+        store
+            .commit(Changeset {
+                entries: vec![entry],
+                ..Changeset::default()
+            })
+            .await
+            .unwrap();
     }
     assert_eq!(store.list_path(entries[2].id, 100).await.unwrap(), entries);
 }
@@ -492,13 +838,26 @@ async fn a_path_is_in_order_and_cut_to_the_newest(store: &Arc<dyn Store>) {
     for n in 1..=1_500_u128 {
         entries.push(WORLD.entry(n, message(&n.to_string())));
     }
-    let changeset = Changeset { entries: entries.clone(), ..Changeset::default() };
+    let changeset = Changeset {
+        entries: entries.clone(),
+        ..Changeset::default()
+    };
     store.commit(changeset).await.unwrap();
     let head = entries[count - 1].id;
-    assert_eq!(store.list_path(head, usize::MAX).await.unwrap(), entries, "no page limit");
-    assert_eq!(store.list_path(head, 3).await.unwrap(), entries[count - 3..]);
+    assert_eq!(
+        store.list_path(head, usize::MAX).await.unwrap(),
+        entries,
+        "no page limit"
+    );
+    assert_eq!(
+        store.list_path(head, 3).await.unwrap(),
+        entries[count - 3..]
+    );
     assert_eq!(store.list_path(head, 0).await.unwrap(), []);
-    assert_eq!(store.list_path(entries[1].id, 9).await.unwrap(), entries[..2]);
+    assert_eq!(
+        store.list_path(entries[1].id, 9).await.unwrap(),
+        entries[..2]
+    );
 }
 
 async fn a_fork_shares_its_path(store: &Arc<dyn Store>) {
@@ -511,7 +870,14 @@ async fn a_fork_shares_its_path(store: &Arc<dyn Store>) {
     let mut entries = trunk.clone();
     entries.push(branch.clone());
     let agents = vec![new(child)];
-    store.commit(Changeset { agents, entries, ..Changeset::default() }).await.unwrap();
+    store
+        .commit(Changeset {
+            agents,
+            entries,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
     let expected = [trunk[0].clone(), trunk[1].clone(), branch.clone()];
     assert_eq!(store.list_path(branch.id, 9).await.unwrap(), expected);
     assert_eq!(store.list_path(trunk[2].id, 9).await.unwrap(), trunk);
@@ -529,20 +895,35 @@ async fn swarms_are_listed_and_paged(store: &Arc<dyn Store>) {
         store.commit(changeset).await.unwrap();
     }
     let list = async |filter: SwarmFilter, after, limit| {
-        let rows = store.list_swarms(&filter, Page { after, limit }).await.unwrap();
+        let rows = store
+            .list_swarms(&filter, Page { after, limit })
+            .await
+            .unwrap();
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let id = |n: usize| worlds[n].swarm_id;
     let all = SwarmFilter::default();
-    assert_eq!(list(all.clone(), None, 9).await, [id(0), id(1), id(2), id(3)]);
+    assert_eq!(
+        list(all.clone(), None, 9).await,
+        [id(0), id(1), id(2), id(3)]
+    );
     assert_eq!(list(all.clone(), Some(id(1)), 1).await, [id(2)]);
     assert_eq!(list(all, Some(id(3)), 9).await, []);
-    let active = SwarmFilter { statuses: vec![SwarmStatus::Active], ..SwarmFilter::default() };
+    let active = SwarmFilter {
+        statuses: vec![SwarmStatus::Active],
+        ..SwarmFilter::default()
+    };
     assert_eq!(list(active, None, 2).await, [id(0), id(2)]);
     let ended = vec![SwarmStatus::Failed, SwarmStatus::Completed];
-    let ended = SwarmFilter { statuses: ended, ..SwarmFilter::default() };
+    let ended = SwarmFilter {
+        statuses: ended,
+        ..SwarmFilter::default()
+    };
     assert_eq!(list(ended, None, 9).await, [id(1)]);
-    let of = SwarmFilter { project_id: Some(worlds[2].project_id), ..SwarmFilter::default() };
+    let of = SwarmFilter {
+        project_id: Some(worlds[2].project_id),
+        ..SwarmFilter::default()
+    };
     assert_eq!(list(of, None, 9).await, [id(2)]);
 }
 
@@ -550,26 +931,56 @@ async fn agents_are_listed_and_paged(store: &Arc<dyn Store>) {
     seed(store).await;
     let other = World::new(2);
     store.commit(other.all()).await.unwrap();
-    let done = Agent { status: AgentStatus::Completed, ..WORLD.child(2) };
+    let done = Agent {
+        status: AgentStatus::Completed,
+        ..WORLD.child(2)
+    };
     // Not in the order of their ids.
     let agents = vec![new(WORLD.child(3)), new(WORLD.child(1)), new(done)];
-    store.commit(Changeset { agents, ..Changeset::default() }).await.unwrap();
+    store
+        .commit(Changeset {
+            agents,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
     let list = async |filter: AgentFilter, after, limit| {
-        let rows = store.list_agents(&filter, Page { after, limit }).await.unwrap();
+        let rows = store
+            .list_agents(&filter, Page { after, limit })
+            .await
+            .unwrap();
         rows.iter().map(|row| row.id).collect::<Vec<AgentId>>()
     };
     let id = |n: u128| AgentId::from_u128(WORLD.agent_id.as_u128() + n);
     let all = AgentFilter::default();
-    assert_eq!(list(all.clone(), None, 9).await, [id(0), id(1), id(2), id(3), other.agent_id]);
+    assert_eq!(
+        list(all.clone(), None, 9).await,
+        [id(0), id(1), id(2), id(3), other.agent_id]
+    );
     assert_eq!(list(all, Some(id(1)), 2).await, [id(2), id(3)]);
-    let mine = AgentFilter { swarm_id: Some(WORLD.swarm_id), ..AgentFilter::default() };
-    assert_eq!(list(mine.clone(), None, 9).await, [id(0), id(1), id(2), id(3)]);
-    let running = AgentFilter { statuses: vec![AgentStatus::Running], ..mine };
+    let mine = AgentFilter {
+        swarm_id: Some(WORLD.swarm_id),
+        ..AgentFilter::default()
+    };
+    assert_eq!(
+        list(mine.clone(), None, 9).await,
+        [id(0), id(1), id(2), id(3)]
+    );
+    let running = AgentFilter {
+        statuses: vec![AgentStatus::Running],
+        ..mine
+    };
     assert_eq!(list(running, None, 9).await, [id(0), id(1), id(3)]);
-    let children = AgentFilter { parent_id: Some(WORLD.agent_id), ..AgentFilter::default() };
+    let children = AgentFilter {
+        parent_id: Some(WORLD.agent_id),
+        ..AgentFilter::default()
+    };
     assert_eq!(list(children, Some(id(1)), 9).await, [id(2), id(3)]);
     let ended = vec![AgentStatus::Completed, AgentStatus::Killed];
-    let ended = AgentFilter { statuses: ended, ..AgentFilter::default() };
+    let ended = AgentFilter {
+        statuses: ended,
+        ..AgentFilter::default()
+    };
     assert_eq!(list(ended, None, 9).await, [id(2)]);
 }
 
@@ -581,15 +992,36 @@ async fn tasks_are_listed_and_paged(store: &Arc<dyn Store>) {
         status,
         ..WORLD.task()
     };
-    let rows = [task(1, TaskStatus::Ready), task(2, TaskStatus::Pending), task(3, TaskStatus::Ready)];
+    let rows = [
+        task(1, TaskStatus::Ready),
+        task(2, TaskStatus::Pending),
+        task(3, TaskStatus::Ready),
+    ];
     let tasks = rows.iter().cloned().map(new).collect();
-    store.commit(Changeset { tasks, ..Changeset::default() }).await.unwrap();
-    let filter =
-        TaskFilter { swarm_id: Some(WORLD.swarm_id), statuses: vec![TaskStatus::Ready] };
+    store
+        .commit(Changeset {
+            tasks,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let filter = TaskFilter {
+        swarm_id: Some(WORLD.swarm_id),
+        statuses: vec![TaskStatus::Ready],
+    };
     let found = store.list_tasks(&filter, Page::first(9)).await.unwrap();
     assert_eq!(found, [rows[0].clone(), rows[2].clone()]);
-    let page = Page { after: Some(rows[0].id), limit: 1 };
-    assert_eq!(store.list_tasks(&TaskFilter::default(), page).await.unwrap(), [rows[1].clone()]);
+    let page = Page {
+        after: Some(rows[0].id),
+        limit: 1,
+    };
+    assert_eq!(
+        store
+            .list_tasks(&TaskFilter::default(), page)
+            .await
+            .unwrap(),
+        [rows[1].clone()]
+    );
 }
 
 async fn budgets_are_listed_and_paged(store: &Arc<dyn Store>) {
@@ -602,15 +1034,33 @@ async fn budgets_are_listed_and_paged(store: &Arc<dyn Store>) {
         ..WORLD.budget()
     };
     let budgets = vec![new(child(1)), new(child(2))];
-    store.commit(Changeset { budgets, ..Changeset::default() }).await.unwrap();
-    let below = BudgetFilter { parent_id: Some(WORLD.budget_id), ..BudgetFilter::default() };
+    store
+        .commit(Changeset {
+            budgets,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let below = BudgetFilter {
+        parent_id: Some(WORLD.budget_id),
+        ..BudgetFilter::default()
+    };
     let found = store.list_budgets(&below, Page::first(9)).await.unwrap();
     assert_eq!(found, [child(1), child(2)]);
-    let page = Page { after: Some(child(1).id), limit: 9 };
+    let page = Page {
+        after: Some(child(1).id),
+        limit: 9,
+    };
     assert_eq!(store.list_budgets(&below, page).await.unwrap(), [child(2)]);
     let of = Some((BudgetScope::Project, WORLD.project_id.to_string()));
-    let of = BudgetFilter { entity: of, ..BudgetFilter::default() };
-    assert_eq!(store.list_budgets(&of, Page::first(9)).await.unwrap(), [WORLD.budget()]);
+    let of = BudgetFilter {
+        entity: of,
+        ..BudgetFilter::default()
+    };
+    assert_eq!(
+        store.list_budgets(&of, Page::first(9)).await.unwrap(),
+        [WORLD.budget()]
+    );
 }
 
 async fn steps_are_listed_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
@@ -622,18 +1072,30 @@ async fn steps_are_listed_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
         steps.push(WORLD.step(StepKey::Tool { turn, index: 9 }));
         steps.push(WORLD.step(StepKey::Model { turn, attempt: 0 }));
     }
-    steps.push(WORLD.step(StepKey::Model { turn: u32::MAX, attempt: u32::MAX }));
-    let mut other = WORLD.step(StepKey::Model { turn: 1, attempt: 0 });
+    steps.push(WORLD.step(StepKey::Model {
+        turn: u32::MAX,
+        attempt: u32::MAX,
+    }));
+    let mut other = WORLD.step(StepKey::Model {
+        turn: 1,
+        attempt: 0,
+    });
     other.agent_id = child.id;
     steps.push(other);
     for step in steps.iter_mut().step_by(2) {
         step.state = StepState::Done;
     }
-    let changeset =
-        Changeset { agents: vec![new(child)], steps: steps.clone(), ..Changeset::default() };
+    let changeset = Changeset {
+        agents: vec![new(child)],
+        steps: steps.clone(),
+        ..Changeset::default()
+    };
     store.commit(changeset).await.unwrap();
     steps.sort_by_key(|step| (step.agent_id, step.key));
-    let of = |agent_id, states: &[StepState]| StepFilter { agent_id, states: states.to_vec() };
+    let of = |agent_id, states: &[StepState]| StepFilter {
+        agent_id,
+        states: states.to_vec(),
+    };
     let mine = Some(WORLD.agent_id);
     let open = [StepState::Intended, StepState::InDoubt];
     for filter in [
@@ -665,49 +1127,109 @@ async fn steps_are_listed_in_the_order_of_their_keys(store: &Arc<dyn Store>) {
 async fn reservations_are_listed_and_settled(store: &Arc<dyn Store>) {
     seed(store).await;
     let mut rows: Vec<_> = (1..=3).map(|n| WORLD.reservation(n)).collect();
-    let commit = |reservations| store.commit(Changeset { reservations, ..Changeset::default() });
+    let commit = |reservations| {
+        store.commit(Changeset {
+            reservations,
+            ..Changeset::default()
+        })
+    };
     commit(rows.clone()).await.unwrap();
     rows[1].state = ReservationState::Settled;
-    rows[1].actual = Some(Amount { usd: NanoUsd(7), tokens: 8 });
+    rows[1].actual = Some(Amount {
+        usd: NanoUsd(7),
+        tokens: 8,
+    });
     commit(vec![rows[1].clone()]).await.unwrap();
     let list = |agent_id, states: &[ReservationState]| {
-        let filter = ReservationFilter { agent_id, states: states.to_vec() };
-        async move { store.list_reservations(&filter, Page::first(9)).await.unwrap() }
+        let filter = ReservationFilter {
+            agent_id,
+            states: states.to_vec(),
+        };
+        async move {
+            store
+                .list_reservations(&filter, Page::first(9))
+                .await
+                .unwrap()
+        }
     };
     assert_eq!(list(Some(WORLD.agent_id), &[]).await, rows);
-    assert_eq!(list(None, &[ReservationState::Held]).await, [rows[0].clone(), rows[2].clone()]);
-    assert_eq!(list(None, &[ReservationState::Settled]).await, [rows[1].clone()]);
-    let page = Page { after: Some(rows[1].id), limit: 9 };
-    let rest = store.list_reservations(&ReservationFilter::default(), page).await.unwrap();
+    assert_eq!(
+        list(None, &[ReservationState::Held]).await,
+        [rows[0].clone(), rows[2].clone()]
+    );
+    assert_eq!(
+        list(None, &[ReservationState::Settled]).await,
+        [rows[1].clone()]
+    );
+    let page = Page {
+        after: Some(rows[1].id),
+        limit: 9,
+    };
+    let rest = store
+        .list_reservations(&ReservationFilter::default(), page)
+        .await
+        .unwrap();
     assert_eq!(rest, [rows[2].clone()]);
 }
 
 async fn tickets_are_listed_and_delivered(store: &Arc<dyn Store>) {
     seed(store).await;
     let mut rows = vec![WORLD.ticket(1), WORLD.ticket(2)];
-    let commit = |tickets| store.commit(Changeset { tickets, ..Changeset::default() });
+    let commit = |tickets| {
+        store.commit(Changeset {
+            tickets,
+            ..Changeset::default()
+        })
+    };
     commit(rows.clone()).await.unwrap();
     rows[0].state = TicketState::Delivered;
     commit(vec![rows[0].clone()]).await.unwrap();
     let list = |agent_id, state| async move {
-        store.list_tickets(&TicketFilter { agent_id, state }, Page::first(9)).await.unwrap()
+        store
+            .list_tickets(&TicketFilter { agent_id, state }, Page::first(9))
+            .await
+            .unwrap()
     };
     assert_eq!(list(None, None).await, rows);
-    assert_eq!(list(None, Some(TicketState::Queued)).await, [rows[1].clone()]);
-    assert_eq!(list(Some(WORLD.agent_id), Some(TicketState::Delivered)).await, [rows[0].clone()]);
+    assert_eq!(
+        list(None, Some(TicketState::Queued)).await,
+        [rows[1].clone()]
+    );
+    assert_eq!(
+        list(Some(WORLD.agent_id), Some(TicketState::Delivered)).await,
+        [rows[0].clone()]
+    );
     assert_eq!(list(Some(WORLD.child(1).id), None).await, []);
 }
 
 async fn limits_are_cut(store: &Arc<dyn Store>) {
     seed(store).await;
     store.commit(WORLD.events(1_100)).await.unwrap();
-    let events = store.list_events(&EventFilter::default(), 0, usize::MAX).await.unwrap();
+    let events = store
+        .list_events(&EventFilter::default(), 0, usize::MAX)
+        .await
+        .unwrap();
     assert_eq!(events.len(), crate::store::PAGE_MAX);
-    assert_eq!(store.list_events(&EventFilter::default(), 0, 0).await.unwrap(), []);
+    assert_eq!(
+        store
+            .list_events(&EventFilter::default(), 0, 0)
+            .await
+            .unwrap(),
+        []
+    );
     let tickets = (1..=1_100).map(|n| WORLD.ticket(n)).collect();
-    store.commit(Changeset { tickets, ..Changeset::default() }).await.unwrap();
+    store
+        .commit(Changeset {
+            tickets,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
     let page = Page::first(usize::MAX);
-    let tickets = store.list_tickets(&TicketFilter::default(), page).await.unwrap();
+    let tickets = store
+        .list_tickets(&TicketFilter::default(), page)
+        .await
+        .unwrap();
     assert_eq!(tickets.len(), crate::store::PAGE_MAX);
 }
 

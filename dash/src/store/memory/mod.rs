@@ -14,9 +14,7 @@ use super::{
     TicketFilter,
 };
 use crate::event::Event;
-use crate::ids::{
-    AgentId, BudgetId, EntryId, ProjectId, ReservationId, SwarmId, TaskId, TicketId,
-};
+use crate::ids::{AgentId, BudgetId, EntryId, ProjectId, ReservationId, SwarmId, TaskId, TicketId};
 use crate::model::{
     Agent, Budget, Entry, Project, Reservation, Step, StepKey, Swarm, Task, Ticket,
 };
@@ -57,7 +55,11 @@ impl MemoryStore {
     /// The rows, unless the store was closed. Held for a few lines, never across an `await`.
     fn open(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if tables.is_closed { Err(StoreError::Closed) } else { Ok(tables) }
+        if tables.is_closed {
+            Err(StoreError::Closed)
+        } else {
+            Ok(tables)
+        }
     }
 }
 
@@ -70,7 +72,10 @@ fn page<K: Ord + Copy, V: Clone>(
     use std::ops::Bound;
     let start = page.after.map_or(Bound::Unbounded, Bound::Excluded);
     let rows = table.range((start, Bound::Unbounded)).map(|(_, row)| row);
-    rows.filter(|row| keep(row)).take(page.size()).cloned().collect()
+    rows.filter(|row| keep(row))
+        .take(page.size())
+        .cloned()
+        .collect()
 }
 
 fn any<T: PartialEq>(wanted: &[T], value: &T) -> bool {
@@ -215,7 +220,10 @@ impl Store for MemoryStore {
         let start = usize::try_from(after).unwrap_or(usize::MAX);
         let keep = |event: &&Event| {
             (filter.swarm_id.is_none() || filter.swarm_id == event.swarm_id)
-                && filter.source.as_ref().is_none_or(|source| *source == event.source)
+                && filter
+                    .source
+                    .as_ref()
+                    .is_none_or(|source| *source == event.source)
                 && (filter.types.is_empty()
                     || filter.types.iter().any(|name| name == event.kind.name()))
         };
@@ -228,10 +236,14 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_closed = true;
         Ok(())
     }
 }
 
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
+#[cfg(feature = "test-util")]
 mod tests;

@@ -143,12 +143,16 @@ fn version(
     new: Version,
 ) -> Check {
     if stored != expected {
-        return Err(StoreError::Conflict { what, id: id.to_string() });
+        return Err(StoreError::Conflict {
+            what,
+            id: id.to_string(),
+        });
     }
     match expected {
-        Some(old) if new <= old => {
-            broken(format!("{what} `{}`: version {new} is not after {old}", id.to_string()))
-        }
+        Some(old) if new <= old => broken(format!(
+            "{what} `{}`: version {new} is not after {old}",
+            id.to_string()
+        )),
         _ => Ok(()),
     }
 }
@@ -170,7 +174,10 @@ fn project(tables: &Tables, over: &mut Overlay, row: Project) -> Check {
         || !over.project_names.insert(row.name.clone())
         || tables.projects.contains_key(&row.id);
     if is_taken || over.projects.contains_key(&row.id) {
-        return Err(StoreError::Conflict { what: "project", id: row.id.to_string() });
+        return Err(StoreError::Conflict {
+            what: "project",
+            id: row.id.to_string(),
+        });
     }
     over.projects.insert(row.id, row);
     Ok(())
@@ -179,13 +186,25 @@ fn project(tables: &Tables, over: &mut Overlay, row: Project) -> Check {
 fn budget(tables: &Tables, over: &mut Overlay, write: RowWrite<Budget>) -> Check {
     let RowWrite { row, expected } = write;
     let old = look(&over.budgets, &tables.budgets, &row.id);
-    version("budget", &row.id, old.map(|old| old.version), expected, row.version)?;
+    version(
+        "budget",
+        &row.id,
+        old.map(|old| old.version),
+        expected,
+        row.version,
+    )?;
     if let Some(id) = &row.parent_id {
         known(&over.budgets, &tables.budgets, id, "budget")?;
     }
     if let Some(old) = old {
         let fixed = |b: &Budget| {
-            (b.scope, b.entity_id.clone(), b.parent_id, b.currency, b.created_at)
+            (
+                b.scope,
+                b.entity_id.clone(),
+                b.parent_id,
+                b.currency,
+                b.created_at,
+            )
         };
         if fixed(old) != fixed(&row) {
             return broken(format!("budget `{}` changed what never changes", row.id));
@@ -193,8 +212,9 @@ fn budget(tables: &Tables, over: &mut Overlay, write: RowWrite<Budget>) -> Check
     }
     let counts = [row.spent, row.uncertain, row.reserved, row.overrun];
     let used = counts.iter().take(3).map(|n| i128::from(*n)).sum::<i128>();
-    let fits =
-        row.allocated.is_none_or(|cap| used <= i128::from(cap) + i128::from(row.overrun));
+    let fits = row
+        .allocated
+        .is_none_or(|cap| used <= i128::from(cap) + i128::from(row.overrun));
     if !fits || counts.iter().any(|n| *n < 0) {
         return broken(format!("budget_is_kept (`{}`)", row.id));
     }
@@ -205,13 +225,26 @@ fn budget(tables: &Tables, over: &mut Overlay, write: RowWrite<Budget>) -> Check
 fn swarm(tables: &Tables, over: &mut Overlay, write: RowWrite<Swarm>) -> Check {
     let RowWrite { row, expected } = write;
     let old = look(&over.swarms, &tables.swarms, &row.id);
-    version("swarm", &row.id, old.map(|old| old.version), expected, row.version)?;
+    version(
+        "swarm",
+        &row.id,
+        old.map(|old| old.version),
+        expected,
+        row.version,
+    )?;
     known(&over.projects, &tables.projects, &row.project_id, "project")?;
     known(&over.budgets, &tables.budgets, &row.budget_id, "budget")?;
     if let Some(old) = old {
         check_move!("swarm", row.id, old.status, row.status);
-        let fixed =
-            |s: &Swarm| (s.project_id, s.task.clone(), s.strategy, s.budget_id, s.created_at);
+        let fixed = |s: &Swarm| {
+            (
+                s.project_id,
+                s.task.clone(),
+                s.strategy,
+                s.budget_id,
+                s.created_at,
+            )
+        };
         if fixed(old) != fixed(&row) {
             return broken(format!("swarm `{}` changed what never changes", row.id));
         }
@@ -223,12 +256,25 @@ fn swarm(tables: &Tables, over: &mut Overlay, write: RowWrite<Swarm>) -> Check {
 fn task(tables: &Tables, over: &mut Overlay, write: RowWrite<Task>) -> Check {
     let RowWrite { row, expected } = write;
     let old = look(&over.tasks, &tables.tasks, &row.id);
-    version("task", &row.id, old.map(|old| old.version), expected, row.version)?;
+    version(
+        "task",
+        &row.id,
+        old.map(|old| old.version),
+        expected,
+        row.version,
+    )?;
     known(&over.swarms, &tables.swarms, &row.swarm_id, "swarm")?;
     if let Some(old) = old {
         check_move!("task", row.id, old.status, row.status);
         let fixed = |t: &Task| {
-            (t.swarm_id, t.key.clone(), t.role, t.prompt.clone(), t.ordinal, t.created_at)
+            (
+                t.swarm_id,
+                t.key.clone(),
+                t.role,
+                t.prompt.clone(),
+                t.ordinal,
+                t.created_at,
+            )
         };
         if fixed(old) != fixed(&row) {
             return broken(format!("task `{}` changed what never changes", row.id));
@@ -236,7 +282,10 @@ fn task(tables: &Tables, over: &mut Overlay, write: RowWrite<Task>) -> Check {
     } else {
         let key = (row.swarm_id, row.key.clone());
         if tables.task_keys.contains_key(&key) || !over.task_keys.insert(key) {
-            return Err(StoreError::Conflict { what: "task", id: row.id.to_string() });
+            return Err(StoreError::Conflict {
+                what: "task",
+                id: row.id.to_string(),
+            });
         }
     }
     over.tasks.insert(row.id, row);
@@ -246,7 +295,13 @@ fn task(tables: &Tables, over: &mut Overlay, write: RowWrite<Task>) -> Check {
 fn agent(tables: &Tables, over: &mut Overlay, write: RowWrite<Agent>) -> Check {
     let RowWrite { row, expected } = write;
     let old = look(&over.agents, &tables.agents, &row.id);
-    version("agent", &row.id, old.map(|old| old.version), expected, row.version)?;
+    version(
+        "agent",
+        &row.id,
+        old.map(|old| old.version),
+        expected,
+        row.version,
+    )?;
     known(&over.swarms, &tables.swarms, &row.swarm_id, "swarm")?;
     if let Some(id) = &row.parent_id {
         known(&over.agents, &tables.agents, id, "agent")?;
@@ -272,7 +327,10 @@ fn reservation(tables: &Tables, over: &mut Overlay, row: Reservation) -> Check {
         check_move!("reservation", row.id, old.state, row.state);
         let fixed = |r: &Reservation| (r.budget_id, r.agent_id, r.step, r.created_at);
         if fixed(old) != fixed(&row) {
-            return broken(format!("reservation `{}` changed what never changes", row.id));
+            return broken(format!(
+                "reservation `{}` changed what never changes",
+                row.id
+            ));
         }
     }
     over.reservations.insert(row.id, row);
@@ -285,7 +343,10 @@ fn entry(tables: &Tables, over: &mut Overlay, row: Entry) -> Check {
         known(&over.entries, &tables.entries, id, "entry")?;
     }
     if look(&over.entries, &tables.entries, &row.id).is_some() {
-        return Err(StoreError::Conflict { what: "entry", id: row.id.to_string() });
+        return Err(StoreError::Conflict {
+            what: "entry",
+            id: row.id.to_string(),
+        });
     }
     over.entries.insert(row.id, row);
     Ok(())

@@ -20,28 +20,63 @@ async fn refused(changeset: Changeset) {
     let store = MemoryStore::new();
     store.commit(WORLD.all()).await.unwrap();
     let result = store.commit(changeset).await;
-    assert!(matches!(result, Err(StoreError::Constraint { .. })), "{result:?}");
-    assert_eq!(store.find_agent(WORLD.agent_id).await.unwrap(), Some(WORLD.agent()));
+    assert!(
+        matches!(result, Err(StoreError::Constraint { .. })),
+        "{result:?}"
+    );
+    assert_eq!(
+        store.find_agent(WORLD.agent_id).await.unwrap(),
+        Some(WORLD.agent())
+    );
 }
 
 #[tokio::test]
 async fn an_illegal_move_of_a_status_is_refused() {
-    let row = Agent { status: AgentStatus::Idle, version: 2, ..WORLD.agent() };
-    let agents = vec![RowWrite { row, expected: Some(1) }];
-    refused(Changeset { agents, ..Changeset::default() }).await;
+    let row = Agent {
+        status: AgentStatus::Idle,
+        version: 2,
+        ..WORLD.agent()
+    };
+    let agents = vec![RowWrite {
+        row,
+        expected: Some(1),
+    }];
+    refused(Changeset {
+        agents,
+        ..Changeset::default()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_change_of_what_never_changes_is_refused() {
-    let row = Agent { depth: 4, version: 2, ..WORLD.agent() };
-    let agents = vec![RowWrite { row, expected: Some(1) }];
-    refused(Changeset { agents, ..Changeset::default() }).await;
+    let row = Agent {
+        depth: 4,
+        version: 2,
+        ..WORLD.agent()
+    };
+    let agents = vec![RowWrite {
+        row,
+        expected: Some(1),
+    }];
+    refused(Changeset {
+        agents,
+        ..Changeset::default()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_version_that_does_not_grow_is_refused() {
-    let agents = vec![RowWrite { row: WORLD.agent(), expected: Some(1) }];
-    refused(Changeset { agents, ..Changeset::default() }).await;
+    let agents = vec![RowWrite {
+        row: WORLD.agent(),
+        expected: Some(1),
+    }];
+    refused(Changeset {
+        agents,
+        ..Changeset::default()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -62,8 +62,11 @@ pub(super) fn put(conn: &Connection, body: &EntryBody) -> Result<Place, Fault> {
         None => {}
     }
     let packed = lz4_flex::block::compress(json.as_bytes());
-    let (codec, data) =
-        if packed.len() < json.len() { (LZ4, packed.as_slice()) } else { (PLAIN, json.as_bytes()) };
+    let (codec, data) = if packed.len() < json.len() {
+        (LZ4, packed.as_slice())
+    } else {
+        (PLAIN, json.as_bytes())
+    };
     let size = i64::try_from(json.len()).unwrap_or(i64::MAX);
     let num = conn
         .prepare_cached("INSERT INTO blobs (hash, size, codec, data) VALUES (?1, ?2, ?3, ?4)")?
@@ -73,7 +76,7 @@ pub(super) fn put(conn: &Connection, body: &EntryBody) -> Result<Place, Fault> {
 
 fn unpack(size: i64, codec: i64, data: ValueRef<'_>) -> Result<Cow<'_, [u8]>, Fault> {
     let bad = |what: &str| Fault::corrupt(format!("a stored content {what}"));
-    let bytes = data.as_blob().map_err(|_| bad("is no blob"))?;
+    let bytes = data.as_blob().map_err(|_reason| bad("is no blob"))?;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     if size > SIZE_MAX {
         return Err(bad("claims to be larger than any"));
@@ -81,11 +84,16 @@ fn unpack(size: i64, codec: i64, data: ValueRef<'_>) -> Result<Cow<'_, [u8]>, Fa
     let content = match codec {
         PLAIN => Cow::Borrowed(bytes),
         LZ4 => Cow::Owned(
-            lz4_flex::block::decompress(bytes, size).map_err(|_| bad("cannot be unpacked"))?,
+            lz4_flex::block::decompress(bytes, size)
+                .map_err(|_reason| bad("cannot be unpacked"))?,
         ),
         _ => return Err(bad("has an unknown codec")),
     };
-    if content.len() == size { Ok(content) } else { Err(bad("has another size than recorded")) }
+    if content.len() == size {
+        Ok(content)
+    } else {
+        Err(bad("has another size than recorded"))
+    }
 }
 
 /// Reads the content that `blobs` holds with these columns, and checks its hash.

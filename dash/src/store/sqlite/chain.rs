@@ -33,14 +33,23 @@ pub(super) fn link(previous: &Link, event: &Event, data: &str) -> Link {
     put(16, &event.seq.to_be_bytes());
     put(24, &event.id.as_u128().to_be_bytes());
     put(40, &event.at.0.to_be_bytes());
-    put(48, &event.swarm_id.map_or(0, |id| id.as_u128()).to_be_bytes());
+    put(
+        48,
+        &event.swarm_id.map_or(0, |id| id.as_u128()).to_be_bytes(),
+    );
     hasher.update(&head);
     for text in [&event.source, type_name, data] {
         hasher.update(&len(text));
         hasher.update(text.as_bytes());
     }
     let mut out = [0; 16];
-    out.copy_from_slice(hasher.finalize().as_bytes().first_chunk::<16>().unwrap_or(&[0; 16]));
+    out.copy_from_slice(
+        hasher
+            .finalize()
+            .as_bytes()
+            .first_chunk::<16>()
+            .unwrap_or(&[0; 16]),
+    );
     out
 }
 
@@ -48,7 +57,9 @@ pub(super) fn link(previous: &Link, event: &Event, data: &str) -> Link {
 pub(super) fn head(conn: &Connection) -> Result<(u64, Link), Fault> {
     let mut statement = conn.prepare("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")?;
     let mut rows = statement.query([])?;
-    let Some(row) = rows.next()? else { return Ok((0, [0; 16])) };
+    let Some(row) = rows.next()? else {
+        return Ok((0, [0; 16]));
+    };
     let seq: i64 = row.get(0)?;
     Ok((u64::try_from(seq).unwrap_or(0), row.get(1)?))
 }
@@ -64,8 +75,10 @@ pub(super) fn verify(conn: &Connection, after: u64, limit: u64) -> Result<u64, F
     let mut previous: Link = [0; 16];
     if after > 0 {
         previous = conn
-            .query_row("SELECT hash FROM events WHERE seq = ?1", [start], |row| row.get(0))
-            .map_err(|_| bad(after, "is missing"))?;
+            .query_row("SELECT hash FROM events WHERE seq = ?1", [start], |row| {
+                row.get(0)
+            })
+            .map_err(|_reason| bad(after, "is missing"))?;
     }
     let sql = [EVENT_COLUMNS, " WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2"].concat();
     let mut statement = conn.prepare(&sql)?;
@@ -73,7 +86,7 @@ pub(super) fn verify(conn: &Connection, after: u64, limit: u64) -> Result<u64, F
     let (mut seq, mut count) = (after, 0);
     while let Some(row) = rows.next()? {
         seq += 1;
-        let stored = StoredEvent::read(row).map_err(|_| bad(seq, "cannot be read"))?;
+        let stored = StoredEvent::read(row).map_err(|_reason| bad(seq, "cannot be read"))?;
         if stored.event.seq != seq {
             return Err(bad(seq, "is missing"));
         }

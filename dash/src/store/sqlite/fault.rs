@@ -31,7 +31,9 @@ impl From<StoreError> for Fault {
 impl Fault {
     /// Stored data that cannot be read.
     pub(super) fn corrupt(detail: impl Into<String>) -> Self {
-        Self::Store(StoreError::Corrupt { detail: detail.into() })
+        Self::Store(StoreError::Corrupt {
+            detail: detail.into(),
+        })
     }
 
     /// A write that breaks a rule.
@@ -51,7 +53,10 @@ impl Fault {
     pub(super) const fn is_refusal(&self) -> bool {
         match self {
             Self::Store(err) => {
-                matches!(err, StoreError::Conflict { .. } | StoreError::Constraint { .. })
+                matches!(
+                    err,
+                    StoreError::Conflict { .. } | StoreError::Constraint { .. }
+                )
             }
             Self::Sql(rusqlite::Error::SqliteFailure(err, _)) => matches!(
                 err.code,
@@ -98,17 +103,29 @@ fn classify(err: &rusqlite::Error, path: &Path) -> StoreError {
 /// The same error again: one failed batch answers many callers.
 pub(super) fn replicate(err: &StoreError) -> StoreError {
     match err {
-        StoreError::Conflict { what, id } => StoreError::Conflict { what, id: id.clone() },
+        StoreError::Conflict { what, id } => StoreError::Conflict {
+            what,
+            id: id.clone(),
+        },
         StoreError::Constraint { rule } => StoreError::Constraint { rule: rule.clone() },
         StoreError::Full => StoreError::Full,
         StoreError::Locked { path } => StoreError::Locked { path: path.clone() },
         StoreError::ReadOnly { path } => StoreError::ReadOnly { path: path.clone() },
         StoreError::NotDash { path } => StoreError::NotDash { path: path.clone() },
-        StoreError::Newer { found, known } => StoreError::Newer { found: *found, known: *known },
+        StoreError::Newer { found, known } => StoreError::Newer {
+            found: *found,
+            known: *known,
+        },
         StoreError::Checksum { version } => StoreError::Checksum { version: *version },
-        StoreError::Corrupt { detail } => StoreError::Corrupt { detail: detail.clone() },
-        StoreError::Io { detail } => StoreError::Io { detail: detail.clone() },
-        StoreError::Open { detail } => StoreError::Open { detail: detail.clone() },
+        StoreError::Corrupt { detail } => StoreError::Corrupt {
+            detail: detail.clone(),
+        },
+        StoreError::Io { detail } => StoreError::Io {
+            detail: detail.clone(),
+        },
+        StoreError::Open { detail } => StoreError::Open {
+            detail: detail.clone(),
+        },
         StoreError::Closed => StoreError::Closed,
     }
 }

@@ -32,7 +32,11 @@ fn blob(id: u128) -> Value {
 pub(super) fn swarms(filter: &SwarmFilter, page: Page<SwarmId>) -> Select {
     let mut select = Select::new(rows::SWARM_COLUMNS);
     select.and_value("project_id = ?", filter.project_id.map(|id| id.to_string()));
-    select.and_in("status", &names(&filter.statuses, SwarmStatus::as_str), &SWARMS_ACTIVE);
+    select.and_in(
+        "status",
+        &names(&filter.statuses, SwarmStatus::as_str),
+        &SWARMS_ACTIVE,
+    );
     select.and_value("id > ?", page.after.map(|id| id.to_string()));
     select.end("id", page.size());
     select
@@ -42,7 +46,11 @@ pub(super) fn agents(filter: &AgentFilter, page: Page<AgentId>) -> Select {
     let mut select = Select::new(rows::AGENT_COLUMNS);
     select.and_value("swarm_id = ?", filter.swarm_id.map(|id| id.to_string()));
     select.and_value("parent_id = ?", filter.parent_id.map(|id| id.to_string()));
-    select.and_in("status", &names(&filter.statuses, AgentStatus::as_str), &AGENTS_ACTIVE);
+    select.and_in(
+        "status",
+        &names(&filter.statuses, AgentStatus::as_str),
+        &AGENTS_ACTIVE,
+    );
     select.and_value("id > ?", page.after.map(|id| id.to_string()));
     select.end("id", page.size());
     select
@@ -132,7 +140,11 @@ pub(super) fn reservations(filter: &ReservationFilter, page: Page<ReservationId>
     let mut select = Select::new(rows::RESERVATION_COLUMNS);
     let one = "r.agent = (SELECT num FROM agents WHERE id = ?)";
     select.and_value(one, filter.agent_id.map(|id| id.to_string()));
-    select.and_in("r.state", &names(&filter.states, ReservationState::as_str), &RESERVATIONS_OPEN);
+    select.and_in(
+        "r.state",
+        &names(&filter.states, ReservationState::as_str),
+        &RESERVATIONS_OPEN,
+    );
     select.and_value("r.id > ?", page.after.map(|id| blob(id.as_u128())));
     select.end("r.id", page.size());
     select
@@ -150,7 +162,10 @@ pub(super) fn tickets(filter: &TicketFilter, page: Page<TicketId>) -> Select {
 
 /// The short number that `sql` finds for a name.
 fn number(conn: &Connection, sql: &str, name: &str) -> Result<Option<i64>, Fault> {
-    Ok(conn.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
 }
 
 /// The short number of an event's source.
@@ -171,21 +186,31 @@ pub(super) fn events(
     after: u64,
     limit: usize,
 ) -> Result<Option<Select>, Fault> {
-    let Ok(after) = i64::try_from(after) else { return Ok(None) };
+    let Ok(after) = i64::try_from(after) else {
+        return Ok(None);
+    };
     let mut select = Select::new(rows::EVENT_COLUMNS);
     if let Some(id) = filter.swarm_id {
         let sql = "SELECT num FROM swarms WHERE id = ?";
-        let Some(num) = number(conn, sql, &id.to_string())? else { return Ok(None) };
+        let Some(num) = number(conn, sql, &id.to_string())? else {
+            return Ok(None);
+        };
         select.and_value("e.swarm = ?", Some(num));
     }
     if let Some(source) = &filter.source {
-        let Some(num) = source_number(conn, source)? else { return Ok(None) };
+        let Some(num) = source_number(conn, source)? else {
+            return Ok(None);
+        };
         select.and_value("e.source = ?", Some(num));
     }
     if !filter.types.is_empty() {
         let mut types = Vec::with_capacity(filter.types.len());
         for name in &filter.types {
-            types.extend(number(conn, "SELECT num FROM event_types WHERE name = ?", name)?);
+            types.extend(number(
+                conn,
+                "SELECT num FROM event_types WHERE name = ?",
+                name,
+            )?);
         }
         match types.as_slice() {
             [] => return Ok(None),

@@ -23,10 +23,12 @@ pub(super) struct FileLock {
 /// An IO error of opening `path`.
 pub(super) fn open_error(path: &Path, err: &std::io::Error) -> StoreError {
     match err.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            StoreError::ReadOnly { path: path.to_path_buf() }
-        }
-        _ => StoreError::Open { detail: format!("`{}`: {err}", path.display()) },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly {
+            path: path.to_path_buf(),
+        },
+        _ => StoreError::Open {
+            detail: format!("`{}`: {err}", path.display()),
+        },
     }
 }
 
@@ -55,7 +57,9 @@ impl FileLock {
         if let Err(err) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             let err = std::io::Error::from(err);
             return Err(if err.kind() == ErrorKind::WouldBlock {
-                StoreError::Locked { path: path.to_path_buf() }
+                StoreError::Locked {
+                    path: path.to_path_buf(),
+                }
             } else {
                 open_error(path, &err)
             });
@@ -63,7 +67,10 @@ impl FileLock {
         let mut line = String::new();
         // A line that is not text is a line all the same.
         let read = file.read_to_string(&mut line);
-        Ok(Self { file, was_unclean: read.is_err() || !line.is_empty() })
+        Ok(Self {
+            file,
+            was_unclean: read.is_err() || !line.is_empty(),
+        })
     }
 
     /// Notes that the store is in use.

@@ -61,7 +61,10 @@ pub(super) fn applied(conn: &Connection) -> Result<Vec<(u32, String)>, Fault> {
 /// [`StoreError::Newer`], [`StoreError::Checksum`].
 pub(super) fn check(applied: &[(u32, String)]) -> Result<(), StoreError> {
     if let Some((found, _)) = applied.last().filter(|(version, _)| *version > newest()) {
-        return Err(StoreError::Newer { found: *found, known: newest() });
+        return Err(StoreError::Newer {
+            found: *found,
+            known: newest(),
+        });
     }
     for (index, (version, sum)) in applied.iter().enumerate() {
         match MIGRATIONS.get(index) {
@@ -81,7 +84,12 @@ pub(super) fn up(conn: &mut Connection, now: UnixMillis) -> Result<(), Fault> {
         tx.execute_batch(migration.up)?;
         tx.execute(
             "INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (?1, ?2, ?3, ?4)",
-            params![migration.version, migration.name, now.0, checksum(migration)],
+            params![
+                migration.version,
+                migration.name,
+                now.0,
+                checksum(migration)
+            ],
         )?;
         tx.pragma_update(None, "user_version", migration.version)?;
         tx.commit()?;
@@ -101,7 +109,10 @@ pub(super) fn down(conn: &mut Connection, target: u32) -> Result<(), Fault> {
         tx.execute_batch(migration.down)?;
         // The first migration's `down` drops the record too.
         if migration.version > 1 {
-            tx.execute("DELETE FROM _migrations WHERE version = ?1", [migration.version])?;
+            tx.execute(
+                "DELETE FROM _migrations WHERE version = ?1",
+                [migration.version],
+            )?;
         }
         tx.pragma_update(None, "user_version", migration.version - 1)?;
         tx.commit()?;

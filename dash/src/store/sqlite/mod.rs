@@ -40,7 +40,8 @@ mod migrate;
 mod open;
 mod read;
 mod rows;
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
+#[cfg(feature = "test-util")]
 mod tests;
 mod write;
 mod writer;
@@ -111,7 +112,9 @@ impl SqliteStore {
         let thread = std::thread::Builder::new()
             .name("dash-store".to_owned())
             .spawn(move || writer.run(rx, lock, &ended))
-            .map_err(|err| StoreError::Open { detail: err.to_string() })?;
+            .map_err(|err| StoreError::Open {
+                detail: err.to_string(),
+            })?;
         let info = StoreInfo {
             backend: ["sqlite ", rusqlite::version()].concat(),
             durability: "power loss (WAL, synchronous=FULL)".to_owned(),
@@ -192,7 +195,9 @@ impl SqliteStore {
                 Ok(())
             };
             down().map_err(|fault: Fault| fault.classify(&path))?;
-            lock.release().map_err(|err| StoreError::Io { detail: err.to_string() })
+            lock.release().map_err(|err| StoreError::Io {
+                detail: err.to_string(),
+            })
         })
         .await
     }
@@ -227,7 +232,9 @@ impl SqliteStore {
 /// Errors unless `path` holds a store.
 fn require_store(path: &Path) -> Result<(), StoreError> {
     if open::check_header(path)? {
-        return Err(StoreError::NotDash { path: path.to_path_buf() });
+        return Err(StoreError::NotDash {
+            path: path.to_path_buf(),
+        });
     }
     Ok(())
 }
@@ -236,7 +243,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let task = tokio::task::spawn_blocking(work).await;
-    task.unwrap_or_else(|err| Err(StoreError::Open { detail: err.to_string() }))
+    task.unwrap_or_else(|err| {
+        Err(StoreError::Open {
+            detail: err.to_string(),
+        })
+    })
 }
 
 /// The first row of a query.
@@ -254,7 +265,11 @@ fn first<T>(
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.requests = None;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             // A thread that panicked has nothing more to lose.
             drop(thread.join());
@@ -271,7 +286,9 @@ impl Store for SqliteStore {
     async fn commit(&self, changeset: Changeset) -> Result<Committed, StoreError> {
         let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
         let (tx, rx) = oneshot::channel();
-        let sent = requests.send(Request::Commit(changeset, tx)).await;
+        let sent = requests
+            .send(Request::Commit(Box::new(changeset), tx))
+            .await;
         sent.map_err(|_closed| StoreError::Closed)?;
         rx.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -279,11 +296,13 @@ impl Store for SqliteStore {
     async fn find_project(&self, name: &str) -> Result<Option<Project>, StoreError> {
         let name = name.to_owned();
         let sql = [rows::PROJECT_COLUMNS, " WHERE name = ?1"].concat();
-        self.read(move |conn| first(conn, &sql, [name], rows::project)).await
+        self.read(move |conn| first(conn, &sql, [name], rows::project))
+            .await
     }
 
     async fn find_swarm(&self, id: SwarmId) -> Result<Option<Swarm>, StoreError> {
-        self.find(rows::SWARM_COLUMNS, id.to_string(), rows::swarm).await
+        self.find(rows::SWARM_COLUMNS, id.to_string(), rows::swarm)
+            .await
     }
 
     async fn list_swarms(
@@ -295,7 +314,8 @@ impl Store for SqliteStore {
     }
 
     async fn find_agent(&self, id: AgentId) -> Result<Option<Agent>, StoreError> {
-        self.find(rows::AGENT_COLUMNS, id.to_string(), rows::agent).await
+        self.find(rows::AGENT_COLUMNS, id.to_string(), rows::agent)
+            .await
     }
 
     async fn list_agents(
@@ -307,7 +327,8 @@ impl Store for SqliteStore {
     }
 
     async fn find_task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.find(rows::TASK_COLUMNS, id.to_string(), rows::task).await
+        self.find(rows::TASK_COLUMNS, id.to_string(), rows::task)
+            .await
     }
 
     async fn list_tasks(
@@ -319,7 +340,8 @@ impl Store for SqliteStore {
     }
 
     async fn find_budget(&self, id: BudgetId) -> Result<Option<Budget>, StoreError> {
-        self.find(rows::BUDGET_COLUMNS, id.to_string(), rows::budget).await
+        self.find(rows::BUDGET_COLUMNS, id.to_string(), rows::budget)
+            .await
     }
 
     async fn list_budgets(
@@ -331,8 +353,15 @@ impl Store for SqliteStore {
     }
 
     async fn find_step(&self, agent: AgentId, key: StepKey) -> Result<Option<Step>, StoreError> {
-        self.read(move |conn| first(conn, &list::step_sql(), list::step_params(agent, key), rows::step))
-            .await
+        self.read(move |conn| {
+            first(
+                conn,
+                &list::step_sql(),
+                list::step_params(agent, key),
+                rows::step,
+            )
+        })
+        .await
     }
 
     async fn list_steps(
@@ -348,7 +377,8 @@ impl Store for SqliteStore {
         filter: &ReservationFilter,
         page: Page<ReservationId>,
     ) -> Result<Vec<Reservation>, StoreError> {
-        self.list(list::reservations(filter, page), rows::reservation).await
+        self.list(list::reservations(filter, page), rows::reservation)
+            .await
     }
 
     async fn list_tickets(
@@ -378,7 +408,8 @@ impl Store for SqliteStore {
     }
 
     async fn head_seq(&self) -> Result<u64, StoreError> {
-        self.read(|conn| chain::head(conn).map(|(seq, _)| seq)).await
+        self.read(|conn| chain::head(conn).map(|(seq, _)| seq))
+            .await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -392,7 +423,9 @@ impl Store for SqliteStore {
         match end.as_deref() {
             Ok(Some(Err(err))) => Err(replicate(err)),
             Ok(_) => Ok(()),
-            Err(_gone) => Err(StoreError::Io { detail: "the writer thread died".to_owned() }),
+            Err(_gone) => Err(StoreError::Io {
+                detail: "the writer thread died".to_owned(),
+            }),
         }
     }
 }

@@ -67,7 +67,12 @@ pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
     let classify = |fault: Fault| at_open(fault.classify(&path));
     // Only now: before the lock another process may have been creating the file.
     let is_new = check_header(&path)?;
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
     drop(file.map_err(|err| open_error(&path, &err))?);
     let wal_len = std::fs::metadata(suffixed(&path, "-wal")).map_or(0, |meta| meta.len());
     let is_unclean = lock.was_unclean || wal_len > 0;
@@ -97,11 +102,17 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         return Ok(found);
     }
     let Some(name) = path.file_name() else {
-        return Err(StoreError::Open { detail: format!("`{}` names no file", path.display()) });
+        return Err(StoreError::Open {
+            detail: format!("`{}` names no file", path.display()),
+        });
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or_else(|| Path::new("."));
-    let parent = parent.canonicalize().map_err(|err| open_error(parent, &err))?;
+    let parent = parent
+        .canonicalize()
+        .map_err(|err| open_error(parent, &err))?;
     Ok(parent.join(name))
 }
 
@@ -117,7 +128,9 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
         Err(err) => return Err(open_error(path, &err)),
     };
     let mut header = Vec::with_capacity(100);
-    file.take(100).read_to_end(&mut header).map_err(|err| open_error(path, &err))?;
+    file.take(100)
+        .read_to_end(&mut header)
+        .map_err(|err| open_error(path, &err))?;
     if header.is_empty() {
         return Ok(true);
     }
@@ -127,7 +140,9 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
     if is_sqlite && is_ours {
         return Ok(false);
     }
-    Err(StoreError::NotDash { path: path.to_path_buf() })
+    Err(StoreError::NotDash {
+        path: path.to_path_buf(),
+    })
 }
 
 /// The only read-write connection.
@@ -163,10 +178,11 @@ fn prepare(conn: &Connection) -> Result<(), Fault> {
 /// Sets pragmas and reads them back.
 fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
     for (name, value) in pragmas {
-        conn.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(|err| match err {
-            rusqlite::Error::QueryReturnedNoRows => Ok(()),
-            err => Err(err),
-        })?;
+        conn.pragma_update_and_check(None, name, value, |_| Ok(()))
+            .or_else(|err| match err {
+                rusqlite::Error::QueryReturnedNoRows => Ok(()),
+                err => Err(err),
+            })?;
         let found = pragma(conn, name)?;
         if found != *value {
             let detail = format!("`PRAGMA {name} = {value}` did not take, it is {found}");
@@ -178,7 +194,8 @@ fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
 
 /// A pragma's value as text.
 pub(super) fn pragma(conn: &Connection, name: &str) -> Result<String, Fault> {
-    let value = conn.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))?;
+    let value =
+        conn.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))?;
     Ok(match value {
         rusqlite::types::Value::Integer(n) => n.to_string(),
         rusqlite::types::Value::Text(text) => text,
@@ -199,5 +216,9 @@ fn quick_check(conn: &Connection, path: &Path) -> Result<(), Fault> {
 /// Runs `quick_check` or `integrity_check`.
 pub(super) fn check(conn: &Connection, which: &str) -> Result<(), Fault> {
     let found: String = conn.pragma_query_value(None, which, |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(Fault::corrupt(found)) }
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(Fault::corrupt(found))
+    }
 }

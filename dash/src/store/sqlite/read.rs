@@ -28,7 +28,11 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
         let permits = Arc::new(Semaphore::new(READERS as usize));
-        Self { path, idle: Mutex::default(), permits }
+        Self {
+            path,
+            idle: Mutex::default(),
+            permits,
+        }
     }
 
     /// Runs `read` on a thread that may block. No transaction outlives it.
@@ -42,17 +46,28 @@ impl Readers {
         let task = tokio::task::spawn_blocking(move || {
             let result = pool.take().and_then(|conn| {
                 let result = read(&conn);
-                pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                pool.idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(conn);
                 result
             });
             drop(permit);
             result.map_err(|fault| fault.classify(&pool.path))
         });
-        task.await.unwrap_or_else(|err| Err(StoreError::Io { detail: err.to_string() }))
+        task.await.unwrap_or_else(|err| {
+            Err(StoreError::Io {
+                detail: err.to_string(),
+            })
+        })
     }
 
     fn take(&self) -> Result<Connection, Fault> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         idle.map_or_else(|| connect_reader(&self.path), Ok)
     }
 
@@ -62,7 +77,10 @@ impl Readers {
             self.permits.close();
             drop(all);
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -76,12 +94,17 @@ pub(super) struct Select {
 
 impl Select {
     pub(super) fn new(columns: &str) -> Self {
-        Self { sql: columns.to_owned(), values: Vec::new(), has_where: false }
+        Self {
+            sql: columns.to_owned(),
+            values: Vec::new(),
+            has_where: false,
+        }
     }
 
     /// Adds a condition without values.
     pub(super) fn and(&mut self, condition: &str) {
-        self.sql.push_str(if self.has_where { " AND " } else { " WHERE " });
+        self.sql
+            .push_str(if self.has_where { " AND " } else { " WHERE " });
         self.sql.push_str(condition);
         self.has_where = true;
     }
@@ -117,7 +140,8 @@ impl Select {
         self.sql.push_str(" ORDER BY ");
         self.sql.push_str(order);
         self.sql.push_str(" LIMIT ?");
-        self.values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+        self.values
+            .push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
 
     /// The text and the values.

@@ -66,8 +66,12 @@ fn wrong(column: usize, what: &str) -> Fault {
 
 /// A text that has a parser: an id or a status.
 fn parse<T: FromStr>(row: &Row<'_>, column: usize) -> Read<T> {
-    let text = row.get_ref(column)?.as_str().map_err(|_| wrong(column, "text"))?;
-    text.parse().map_err(|_| wrong(column, std::any::type_name::<T>()))
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|_reason| wrong(column, "text"))?;
+    text.parse()
+        .map_err(|_reason| wrong(column, std::any::type_name::<T>()))
 }
 
 fn parse_optional<T: FromStr>(row: &Row<'_>, column: usize) -> Read<Option<T>> {
@@ -79,7 +83,10 @@ fn parse_optional<T: FromStr>(row: &Row<'_>, column: usize) -> Read<Option<T>> {
 
 /// A text that is one of a closed list.
 fn pick<T: Copy>(row: &Row<'_>, column: usize, all: &[T], name: fn(T) -> &'static str) -> Read<T> {
-    let text = row.get_ref(column)?.as_str().map_err(|_| wrong(column, "text"))?;
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|_reason| wrong(column, "text"))?;
     all.iter()
         .copied()
         .find(|value| name(*value) == text)
@@ -91,11 +98,13 @@ fn blob_id(row: &Row<'_>, column: usize) -> Read<u128> {
 }
 
 fn optional_blob_id(row: &Row<'_>, column: usize) -> Read<Option<u128>> {
-    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(u128::from_be_bytes))
+    Ok(row
+        .get::<_, Option<[u8; 16]>>(column)?
+        .map(u128::from_be_bytes))
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> Read<u64> {
-    u64::try_from(row.get::<_, i64>(column)?).map_err(|_| wrong(column, "a count"))
+    u64::try_from(row.get::<_, i64>(column)?).map_err(|_reason| wrong(column, "a count"))
 }
 
 fn at(row: &Row<'_>, column: usize) -> Read<UnixMillis> {
@@ -107,16 +116,25 @@ fn optional_at(row: &Row<'_>, column: usize) -> Read<Option<UnixMillis>> {
 }
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Read<T> {
-    let text = row.get_ref(column)?.as_str().map_err(|_| wrong(column, "text"))?;
-    serde_json::from_str(text).map_err(|_| wrong(column, std::any::type_name::<T>()))
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|_reason| wrong(column, "text"))?;
+    serde_json::from_str(text).map_err(|_reason| wrong(column, std::any::type_name::<T>()))
 }
 
 /// A step's place from its three columns.
 fn step_key(row: &Row<'_>, first: usize) -> Read<StepKey> {
     let (turn, number) = (row.get(first + 1)?, row.get(first + 2)?);
     match row.get::<_, i64>(first)? {
-        0 => Ok(StepKey::Model { turn, attempt: number }),
-        1 => Ok(StepKey::Tool { turn, index: number }),
+        0 => Ok(StepKey::Model {
+            turn,
+            attempt: number,
+        }),
+        1 => Ok(StepKey::Tool {
+            turn,
+            index: number,
+        }),
         _ => Err(wrong(first, "a kind of step")),
     }
 }
@@ -130,8 +148,12 @@ pub(super) fn project(row: &Row<'_>) -> Read<Project> {
     })
 }
 
-const SCOPES: [BudgetScope; 4] =
-    [BudgetScope::Project, BudgetScope::Swarm, BudgetScope::Agent, BudgetScope::Task];
+const SCOPES: [BudgetScope; 4] = [
+    BudgetScope::Project,
+    BudgetScope::Swarm,
+    BudgetScope::Agent,
+    BudgetScope::Task,
+];
 const ACTIONS: [ThresholdAction; 4] = [
     ThresholdAction::None,
     ThresholdAction::Notify,
@@ -221,7 +243,10 @@ pub(super) fn agent(row: &Row<'_>) -> Read<Agent> {
         head: optional_blob_id(row, 8)?.map(EntryId::from_u128),
         turns: row.get(9)?,
         tool_calls: row.get(10)?,
-        progress: Progress { current: row.get(11)?, total: row.get(12)? },
+        progress: Progress {
+            current: row.get(11)?,
+            total: row.get(12)?,
+        },
         usage: Usage {
             input: unsigned(row, 13)?,
             output: unsigned(row, 14)?,
@@ -248,7 +273,10 @@ pub(super) fn agent(row: &Row<'_>) -> Read<Agent> {
 
 pub(super) fn reservation(row: &Row<'_>) -> Read<Reservation> {
     let actual = match row.get::<_, Option<i64>>(9)? {
-        Some(usd) => Some(Amount { usd: NanoUsd(usd), tokens: unsigned(row, 10)? }),
+        Some(usd) => Some(Amount {
+            usd: NanoUsd(usd),
+            tokens: unsigned(row, 10)?,
+        }),
         None => None,
     };
     Ok(Reservation {
@@ -257,7 +285,10 @@ pub(super) fn reservation(row: &Row<'_>) -> Read<Reservation> {
         agent_id: parse(row, 2)?,
         step: step_key(row, 3)?,
         state: parse(row, 6)?,
-        held: Amount { usd: NanoUsd(row.get(7)?), tokens: unsigned(row, 8)? },
+        held: Amount {
+            usd: NanoUsd(row.get(7)?),
+            tokens: unsigned(row, 8)?,
+        },
         actual,
         created_at: at(row, 11)?,
     })
@@ -320,14 +351,18 @@ pub(super) struct StoredEvent {
 impl StoredEvent {
     /// Reads a row of [`EVENT_COLUMNS`].
     pub(super) fn read(row: &Row<'_>) -> Read<Self> {
-        let text = |column| row.get_ref(column)?.as_str().map_err(|_| wrong(column, "text"));
+        let text = |column| {
+            row.get_ref(column)?
+                .as_str()
+                .map_err(|_reason| wrong(column, "text"))
+        };
         let source = match row.get::<_, i64>(4)? {
             0 => Cow::Borrowed("system"),
             n if n > 0 => Cow::Owned(text(5)?.to_owned()),
             _ => Cow::Owned(text(6)?.to_owned()),
         };
         let data = expand(text(8)?, &source);
-        let kind = EventKind::decode(text(7)?, &data).map_err(|_| wrong(8, "JSON"))?;
+        let kind = EventKind::decode(text(7)?, &data).map_err(|_reason| wrong(8, "JSON"))?;
         let event = Event {
             seq: unsigned(row, 0)?,
             id: EventId::from_u128(blob_id(row, 1)?),
@@ -336,7 +371,11 @@ impl StoredEvent {
             source,
             kind,
         };
-        Ok(Self { event, data, hash: row.get(9)? })
+        Ok(Self {
+            event,
+            data,
+            hash: row.get(9)?,
+        })
     }
 }
 
@@ -354,7 +393,9 @@ fn expand(data: &str, source: &str) -> String {
 /// Replaces `{"agentId":"<agent>"` at the start of a payload by `@`, which no JSON begins with:
 /// the id is in the row already.
 pub(super) fn shorten(data: &str, agent: Option<AgentId>) -> Cow<'_, str> {
-    let Some(agent) = agent else { return Cow::Borrowed(data) };
+    let Some(agent) = agent else {
+        return Cow::Borrowed(data);
+    };
     let rest = data
         .strip_prefix(AGENT_PREFIX)
         .and_then(|rest| rest.split_at_checked(27))

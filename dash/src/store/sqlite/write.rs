@@ -36,7 +36,11 @@ pub(super) struct State {
 impl State {
     /// What is known of a file whose newest event this is.
     pub(super) fn new(seq: u64, link: Link) -> Self {
-        Self { seq, link, ..Self::default() }
+        Self {
+            seq,
+            link,
+            ..Self::default()
+        }
     }
 
     /// Forgets every short number: those of an undone changeset may be given out again.
@@ -80,12 +84,14 @@ pub(super) fn apply(
     for row in &changeset.tickets {
         ticket(conn, row)?;
     }
-    Ok(Committed { events: events(conn, state, changeset.events)? })
+    Ok(Committed {
+        events: events(conn, state, changeset.events)?,
+    })
 }
 
 /// A count as SQLite keeps it.
 fn signed(n: u64) -> Result<i64, Fault> {
-    i64::try_from(n).map_err(|_| Fault::constraint(format!("{n} is above 2^63 - 1")))
+    i64::try_from(n).map_err(|_reason| Fault::constraint(format!("{n} is above 2^63 - 1")))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
@@ -94,28 +100,26 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
 }
 
 /// Makes a duplicate a conflict.
-fn inserted(
-    result: rusqlite::Result<usize>,
-    what: &'static str,
-    id: &impl ToString,
-) -> Write {
+fn inserted(result: rusqlite::Result<usize>, what: &'static str, id: &impl ToString) -> Write {
     match result {
         Ok(_) => Ok(()),
-        Err(err) if is_duplicate(&err) => {
-            Err(StoreError::Conflict { what, id: id.to_string() }.into())
+        Err(err) if is_duplicate(&err) => Err(StoreError::Conflict {
+            what,
+            id: id.to_string(),
         }
+        .into()),
         Err(err) => Err(err.into()),
     }
 }
 
 /// Makes an update of no row a conflict.
-fn updated(
-    result: rusqlite::Result<usize>,
-    what: &'static str,
-    id: &impl ToString,
-) -> Write {
+fn updated(result: rusqlite::Result<usize>, what: &'static str, id: &impl ToString) -> Write {
     match result? {
-        0 => Err(StoreError::Conflict { what, id: id.to_string() }.into()),
+        0 => Err(StoreError::Conflict {
+            what,
+            id: id.to_string(),
+        }
+        .into()),
         _ => Ok(()),
     }
 }
@@ -445,9 +449,9 @@ fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, 
         .optional()?;
     let num = match known {
         Some(num) => num,
-        None => {
-            conn.prepare_cached("INSERT INTO event_types (name) VALUES (?1)")?.insert([name])?
-        }
+        None => conn
+            .prepare_cached("INSERT INTO event_types (name) VALUES (?1)")?
+            .insert([name])?,
     };
     if state.types.len() >= NUMBERS_MAX {
         state.types.clear();
@@ -563,11 +567,7 @@ fn ticket(conn: &Connection, row: &Ticket) -> Write {
     Ok(())
 }
 
-fn events(
-    conn: &Connection,
-    state: &mut State,
-    new: Vec<NewEvent>,
-) -> Result<Vec<Event>, Fault> {
+fn events(conn: &Connection, state: &mut State, new: Vec<NewEvent>) -> Result<Vec<Event>, Fault> {
     let mut out = Vec::with_capacity(new.len());
     if new.is_empty() {
         return Ok(out);

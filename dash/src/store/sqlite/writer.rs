@@ -41,7 +41,10 @@ const WAL_GUARD_WAIT: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Request {
     /// Write this and answer.
-    Commit(Changeset, oneshot::Sender<Result<Committed, StoreError>>),
+    Commit(
+        Box<Changeset>,
+        oneshot::Sender<Result<Committed, StoreError>>,
+    ),
     /// Take no more requests; end once the queue is empty.
     Close,
     /// Let the file have at most so many pages.
@@ -71,7 +74,12 @@ impl Writer {
     pub(super) fn new(conn: Connection, path: PathBuf) -> Result<Self, Fault> {
         let (seq, link) = chain::head(&conn)?;
         let state = State::new(seq, link);
-        Ok(Self { conn, path, state, poison: None })
+        Ok(Self {
+            conn,
+            path,
+            state,
+            poison: None,
+        })
     }
 
     /// Serves requests until the queue is closed and empty, then leaves a tidy file behind.
@@ -86,7 +94,7 @@ impl Writer {
             let mut commits = Vec::with_capacity(queue.len());
             for request in queue.drain(..) {
                 match request {
-                    Request::Commit(changeset, reply) => commits.push((changeset, reply)),
+                    Request::Commit(changeset, reply) => commits.push((*changeset, reply)),
                     Request::Close => requests.close(),
                     #[cfg(test)]
                     Request::LimitPages(pages, reply) => {
@@ -194,7 +202,13 @@ impl Writer {
     }
 
     fn poison(&mut self, err: StoreError) -> StoreError {
-        let err = if err.is_unknown() { err } else { StoreError::Io { detail: err.to_string() } };
+        let err = if err.is_unknown() {
+            err
+        } else {
+            StoreError::Io {
+                detail: err.to_string(),
+            }
+        };
         tracing::error!(path = %self.path.display(), error = %err, "the store takes no more writes");
         self.poison = Some(replicate(&err));
         err
@@ -202,7 +216,9 @@ impl Writer {
 
     /// Pages in the WAL, and how many of them are in the database too.
     fn wal(&self, mode: &str) -> rusqlite::Result<(i64, i64)> {
-        self.conn.prepare_cached(mode)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+        self.conn
+            .prepare_cached(mode)?
+            .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
     }
 
     /// Moves the WAL into the database once enough has gathered. Nobody waits for it but the next
@@ -240,9 +256,14 @@ impl Writer {
         }
         let classify = |err: rusqlite::Error| Fault::from(err).classify(&self.path);
         // A reader of another process may hold the WAL; then it stays, which is fine.
-        self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map_err(classify)?;
-        self.conn.close().map_err(|(_, err)| Fault::from(err).classify(&self.path))?;
-        lock.release().map_err(|err| StoreError::Io { detail: err.to_string() })
+        self.wal("PRAGMA wal_checkpoint(TRUNCATE)")
+            .map_err(classify)?;
+        self.conn
+            .close()
+            .map_err(|(_, err)| Fault::from(err).classify(&self.path))?;
+        lock.release().map_err(|err| StoreError::Io {
+            detail: err.to_string(),
+        })
     }
 }
 

@@ -5,10 +5,10 @@ use crate::event::{
     AgentProgress, AgentTurn, CostSoFar, EventKind, NewEvent, ProgressReport, ToolCompleted,
     ToolStarted,
 };
-use crate::ids::{EntryId, EventId};
+use crate::ids::EventId;
 use crate::model::{
-    Agent, Amount, AssistantBlock, AssistantMessage, ContentBlock, EntryBody, Message, NanoUsd,
-    SideEffect, Step, StopReason, ToolCall, ToolResultMessage, Usage,
+    Amount, AssistantBlock, AssistantMessage, ContentBlock, EntryBody, Message, NanoUsd,
+    SideEffect, StopReason, ToolCall, ToolResultMessage, Usage,
 };
 use crate::store::RowWrite;
 
@@ -28,7 +28,9 @@ impl Noise {
     }
 
     fn text(&mut self, len: usize) -> String {
-        (0..len).map(|_| char::from(b'!' + u8::try_from(self.next() % 90).unwrap())).collect()
+        (0..len)
+            .map(|_| char::from(b'!' + u8::try_from(self.next() % 90).unwrap()))
+            .collect()
     }
 }
 
@@ -46,12 +48,18 @@ fn answer(noise: &mut Noise, path: &str) -> EntryBody {
         model: "scripted-1".to_owned(),
         response_model: None,
         response_id: None,
-        usage: Usage { input: 1_200, output: 150, ..Usage::default() },
+        usage: Usage {
+            input: 1_200,
+            output: 150,
+            ..Usage::default()
+        },
         cost: NanoUsd(1_234_567),
         stop_reason: StopReason::ToolUse,
         raw_stop_reason: None,
     };
-    EntryBody::Message { message: Arc::new(Message::Assistant(message)) }
+    EntryBody::Message {
+        message: Arc::new(Message::Assistant(message)),
+    }
 }
 
 fn result(text: String) -> EntryBody {
@@ -62,17 +70,26 @@ fn result(text: String) -> EntryBody {
         is_error: false,
         details: serde_json::Value::Null,
     };
-    EntryBody::Message { message: Arc::new(Message::ToolResult(message)) }
+    EntryBody::Message {
+        message: Arc::new(Message::ToolResult(message)),
+    }
 }
 
+#[expect(clippy::too_many_lines, reason = "one turn from end to end, as data")]
 /// A turn: a model call and a tool call, each intended in one commit and done in the next.
 async fn turn(store: &SqliteStore, noise: &mut Noise, agent: &mut Agent, body: String) {
     let number = agent.turns + 1;
     let at = 1_770_028_921_123 + u64::from(number) * 900;
-    let model = StepKey::Model { turn: number, attempt: 0 };
-    let tool = StepKey::Tool { turn: number, index: 0 };
+    let model = StepKey::Model {
+        turn: number,
+        attempt: 0,
+    };
+    let tool = StepKey::Tool {
+        turn: number,
+        index: 0,
+    };
     let mut held = WORLD.reservation(1);
-    held.id = crate::ids::ReservationId::from_u128(noise.id(at));
+    held.id = ReservationId::from_u128(noise.id(at));
     held.step = model;
     let step = |key, name: &str, side_effect| Step {
         name: name.to_owned(),
@@ -100,7 +117,10 @@ async fn turn(store: &SqliteStore, noise: &mut Noise, agent: &mut Agent, body: S
     let write = |agent: &mut Agent| {
         let expected = Some(agent.version);
         agent.version += 1;
-        vec![RowWrite { row: agent.clone(), expected }]
+        vec![RowWrite {
+            row: agent.clone(),
+            expected,
+        }]
     };
     let intent = Changeset {
         reservations: vec![held.clone()],
@@ -112,27 +132,65 @@ async fn turn(store: &SqliteStore, noise: &mut Noise, agent: &mut Agent, body: S
     let said = entry(agent, answer(&mut Noise(at), "src/main.rs"), model);
     (asked.state, asked.entry_id, asked.finished_at) = (StepState::Done, Some(said.id), Some(AT));
     held.state = ReservationState::Settled;
-    held.actual = Some(Amount { usd: NanoUsd(1_234_567), tokens: 1_350 });
+    held.actual = Some(Amount {
+        usd: NanoUsd(1_234_567),
+        tokens: 1_350,
+    });
     agent.turns = number;
-    let usage = Usage { input: 1_200, output: 150, ..Usage::default() };
-    let progress = ProgressReport { current: number, total: 200, percentage: number / 2 };
-    let cost = CostSoFar { tokens: u64::from(number) * 1_350, amount: 0.001_234_567 };
+    let usage = Usage {
+        input: 1_200,
+        output: 150,
+        ..Usage::default()
+    };
+    let progress = ProgressReport {
+        current: number,
+        total: 200,
+        percentage: number / 2,
+    };
+    let cost = CostSoFar {
+        tokens: u64::from(number) * 1_350,
+        amount: 0.001_234_567,
+    };
     let done = Changeset {
         agents: write(agent),
         reservations: vec![held],
         entries: vec![said],
         steps: vec![asked, called.clone()],
         events: vec![
-            event(AgentTurn { agent_id, step: model, usage, cost_nanos: 1_234_567, tool_calls: 1 }.into()),
-            event(AgentProgress { agent_id, progress, cost }.into()),
-            event(ToolStarted { agent_id, step: tool, tool: "read_file".into() }.into()),
+            event(
+                AgentTurn {
+                    agent_id,
+                    step: model,
+                    usage,
+                    cost_nanos: 1_234_567,
+                    tool_calls: 1,
+                }
+                .into(),
+            ),
+            event(
+                AgentProgress {
+                    agent_id,
+                    progress,
+                    cost,
+                }
+                .into(),
+            ),
+            event(
+                ToolStarted {
+                    agent_id,
+                    step: tool,
+                    tool: "read_file".into(),
+                }
+                .into(),
+            ),
         ],
         ..Changeset::default()
     };
     store.commit(done).await.unwrap();
 
     let heard = entry(agent, result(body), tool);
-    (called.state, called.entry_id, called.finished_at) = (StepState::Done, Some(heard.id), Some(AT));
+    (called.state, called.entry_id, called.finished_at) =
+        (StepState::Done, Some(heard.id), Some(AT));
     let ended = ToolCompleted {
         agent_id,
         step: tool,
@@ -154,7 +212,11 @@ async fn turn(store: &SqliteStore, noise: &mut Noise, agent: &mut Agent, body: S
 async fn bytes_per_turn(len: usize) -> u64 {
     let (_dir, path) = place();
     let store = open_seeded(&path).await;
-    let mut agent = Agent { head: None, turns: 0, ..WORLD.agent() };
+    let mut agent = Agent {
+        head: None,
+        turns: 0,
+        ..WORLD.agent()
+    };
     let mut noise = Noise(0x2545_f491_4f6c_dd1d);
     store.close().await.unwrap();
     let empty = std::fs::metadata(&path).unwrap().len();
@@ -165,7 +227,7 @@ async fn bytes_per_turn(len: usize) -> u64 {
     }
     store.close().await.unwrap();
     let bytes = (std::fs::metadata(&path).unwrap().len() - empty) / 200;
-    println!("{bytes} bytes per turn with results of {len} bytes");
+    eprintln!("{bytes} bytes per turn with results of {len} bytes");
     bytes
 }
 
