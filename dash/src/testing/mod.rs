@@ -4,7 +4,11 @@
 //! Feature `test-util`. Nothing outside tests and examples uses it.
 
 mod clock;
+pub mod faulty_store;
 mod ids;
+pub(crate) mod samples;
+pub mod store_suite;
 
 pub use clock::ManualClock;
+pub use faulty_store::FaultyStore;
 pub use ids::CountingIds;

@@ -1,0 +1,224 @@
+//! Opening a store: whose file is it, does every setting take, is it whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault::Fault;
+use super::lock::{FileLock, open_error, suffixed};
+use super::{chain, migrate};
+use crate::env::UnixMillis;
+use crate::store::StoreError;
+
+/// How long SQLite waits for a foreign lock on the file. Engines exclude each other by their own
+/// lock, so only a shell or a backup tool can hold one.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first SQLite whose WAL cannot be reset wrongly (source: sqlite.org/wal.html, "the WAL-reset
+/// bug", fixed in 3.51.3).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Above this size an unclean end is not followed by `quick_check` (about 0.4 s at the bound).
+const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
+
+/// Statements each connection keeps prepared: all that there are, and room for list filters.
+const STATEMENTS_MAX: usize = 128;
+
+/// What every connection must be set to, and what reading it back must give.
+const PRAGMAS: [(&str, &str); 6] = [
+    ("foreign_keys", "1"),
+    ("trusted_schema", "0"),
+    ("cell_size_check", "1"),
+    ("busy_timeout", "5000"),
+    ("mmap_size", "0"),
+    ("temp_store", "2"),
+];
+
+/// The same for the writer. It makes all checkpoints itself.
+const WRITER_PRAGMAS: [(&str, &str); 4] = [
+    ("journal_mode", "wal"),
+    ("synchronous", "2"),
+    ("wal_autocheckpoint", "0"),
+    ("journal_size_limit", "67108864"),
+];
+
+/// A store that was found fit to be used.
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) lock: FileLock,
+    pub(super) conn: Connection,
+}
+
+/// Opens or creates the store at `path`, takes its lock, brings its schema up to date.
+pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
+    let version = rusqlite::version_number();
+    if version < SQLITE_VERSION_MIN {
+        return Err(StoreError::Open {
+            detail: format!("SQLite {version} is too old, {SQLITE_VERSION_MIN} is needed"),
+        });
+    }
+    let path = resolve(path)?;
+    check_header(&path)?;
+    let mut lock = FileLock::acquire(&path)?;
+    let classify = |fault: Fault| at_open(fault.classify(&path));
+    // Only now: before the lock another process may have been creating the file.
+    let is_new = check_header(&path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    drop(file.map_err(|err| open_error(&path, &err))?);
+    let wal_len = std::fs::metadata(suffixed(&path, "-wal")).map_or(0, |meta| meta.len());
+    let is_unclean = lock.was_unclean || wal_len > 0;
+
+    let conn = connect_writer(&path, is_new).map_err(classify)?;
+    if is_unclean {
+        quick_check(&conn, &path).map_err(classify)?;
+    }
+    let mut conn = conn;
+    migrate::up(&mut conn, now).map_err(classify)?;
+    chain::verify_tail(&conn).map_err(classify)?;
+    lock.mark().map_err(|err| open_error(&path, &err))?;
+    Ok(Opened { path, lock, conn })
+}
+
+/// An error of opening: nothing was written, so an unknown outcome is none.
+fn at_open(err: StoreError) -> StoreError {
+    match err {
+        StoreError::Io { detail } => StoreError::Open { detail },
+        other => other,
+    }
+}
+
+/// The file itself, so that two paths to it meet at one lock. (Hard links do not.)
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    if let Ok(found) = path.canonicalize() {
+        return Ok(found);
+    }
+    let Some(name) = path.file_name() else {
+        return Err(StoreError::Open {
+            detail: format!("`{}` names no file", path.display()),
+        });
+    };
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    let parent = parent
+        .canonicalize()
+        .map_err(|err| open_error(parent, &err))?;
+    Ok(parent.join(name))
+}
+
+/// Whether the file is new or empty. Looks at the bytes, so that a foreign file is never touched.
+///
+/// # Errors
+///
+/// [`StoreError::NotDash`] if it holds anything but a store.
+pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(err) => return Err(open_error(path, &err)),
+    };
+    let mut header = Vec::with_capacity(100);
+    file.take(100)
+        .read_to_end(&mut header)
+        .map_err(|err| open_error(path, &err))?;
+    if header.is_empty() {
+        return Ok(true);
+    }
+    // Offsets: sqlite.org/fileformat2.html, section 1.3.
+    let is_sqlite = header.get(..16) == Some(b"SQLite format 3\0");
+    let is_ours = header.get(68..72) == Some(&migrate::APPLICATION_ID.to_be_bytes());
+    if is_sqlite && is_ours {
+        return Ok(false);
+    }
+    Err(StoreError::NotDash {
+        path: path.to_path_buf(),
+    })
+}
+
+/// The only read-write connection.
+pub(super) fn connect_writer(path: &Path, is_new: bool) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    prepare(&conn)?;
+    if is_new {
+        // Before WAL mode, so that the mark is in the file itself and not in its log.
+        conn.pragma_update(None, "application_id", migrate::APPLICATION_ID)?;
+    }
+    set(&conn, &WRITER_PRAGMAS)?;
+    Ok(conn)
+}
+
+/// A connection that only reads.
+pub(super) fn connect_reader(path: &Path) -> Result<Connection, Fault> {
+    // Not SQLITE_OPEN_READ_ONLY: a reader may be the one that has to recover the shared index.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    prepare(&conn)?;
+    set(&conn, &[("query_only", "1")])?;
+    Ok(conn)
+}
+
+fn prepare(conn: &Connection) -> Result<(), Fault> {
+    // Only the writer checkpoints, and only when it says so.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    set(conn, &PRAGMAS)
+}
+
+/// Sets pragmas and reads them back.
+fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
+    for (name, value) in pragmas {
+        conn.pragma_update_and_check(None, name, value, |_| Ok(()))
+            .or_else(|err| match err {
+                rusqlite::Error::QueryReturnedNoRows => Ok(()),
+                err => Err(err),
+            })?;
+        let found = pragma(conn, name)?;
+        if found != *value {
+            let detail = format!("`PRAGMA {name} = {value}` did not take, it is {found}");
+            return Err(StoreError::Open { detail }.into());
+        }
+    }
+    Ok(())
+}
+
+/// A pragma's value as text.
+pub(super) fn pragma(conn: &Connection, name: &str) -> Result<String, Fault> {
+    let value =
+        conn.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))?;
+    Ok(match value {
+        rusqlite::types::Value::Integer(n) => n.to_string(),
+        rusqlite::types::Value::Text(text) => text,
+        other => format!("{other:?}"),
+    })
+}
+
+/// After an unclean end: is the file's structure whole?
+fn quick_check(conn: &Connection, path: &Path) -> Result<(), Fault> {
+    let len = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if len > QUICK_CHECK_BYTES_MAX {
+        tracing::warn!(path = %path.display(), bytes = len, "too large to be checked at start");
+        return Ok(());
+    }
+    check(conn, "quick_check")
+}
+
+/// Runs `quick_check` or `integrity_check`.
+pub(super) fn check(conn: &Connection, which: &str) -> Result<(), Fault> {
+    let found: String = conn.pragma_query_value(None, which, |row| row.get(0))?;
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(Fault::corrupt(found))
+    }
+}

@@ -1,0 +1,466 @@
+//! The conformance suite on files, and what only a file can do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::model::budget::ReservationState;
+use crate::model::{
+    AgentStatus, StepKey, StepState, Strategy, SwarmStatus, TaskRole, TaskStatus, TicketState,
+};
+use crate::testing::ManualClock;
+use crate::testing::samples::{AT, World, message};
+use crate::testing::store_suite;
+
+mod cost;
+mod plans;
+
+const WORLD: World = World::new(1);
+
+/// A directory that goes away, and a store's path in it.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dash.db");
+    (dir, path)
+}
+
+async fn open_seeded(path: &Path) -> SqliteStore {
+    let store = SqliteStore::open(path).await.unwrap();
+    store.commit(WORLD.all()).await.unwrap();
+    store
+}
+
+/// A plain connection, as a person with a shell has.
+fn shell(path: &Path) -> Connection {
+    Connection::open(path).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = std::sync::atomic::AtomicU32::new(0);
+    store_suite::run_all(|| {
+        let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = dir.path().join(format!("{n}.db"));
+        async move { Arc::new(SqliteStore::open(path).await.unwrap()) as Arc<dyn Store> }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_everything_and_goes_on_counting() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let first = store.commit(WORLD.events(3)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(
+        store.find_agent(WORLD.agent_id).await.unwrap(),
+        Some(WORLD.agent())
+    );
+    let second = store.commit(WORLD.events(1)).await.unwrap();
+    assert_eq!(second.events[0].seq, 4);
+    let all = store
+        .list_events(&EventFilter::default(), 0, 9)
+        .await
+        .unwrap();
+    assert_eq!(all, [first.events, second.events].concat());
+    assert_eq!(store.verify_chain().await.unwrap(), 4);
+    store.close().await.unwrap();
+    assert_eq!(SqliteStore::verify(&path).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn a_copy_taken_from_under_a_running_store_is_recovered_and_whole() {
+    let (dir, path) = place();
+    let store = open_seeded(&path).await;
+    store.commit(WORLD.events(3)).await.unwrap();
+    let copy = dir.path().join("copy.db");
+    for suffix in ["", "-wal", ".lock"] {
+        std::fs::copy(lock::suffixed(&path, suffix), lock::suffixed(&copy, suffix)).unwrap();
+    }
+    let copied = SqliteStore::open(&copy).await.unwrap();
+    assert_eq!(copied.verify_chain().await.unwrap(), 3);
+    assert_eq!(
+        copied.find_agent(WORLD.agent_id).await.unwrap(),
+        Some(WORLD.agent())
+    );
+}
+
+#[tokio::test]
+async fn a_second_store_on_one_file_is_locked_out() {
+    let (dir, path) = place();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let link = dir.path().join("other name.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for path in [&path, &link] {
+        let err = SqliteStore::open(path).await.unwrap_err();
+        assert!(matches!(err, StoreError::Locked { .. }), "{err}");
+    }
+    store.close().await.unwrap();
+    SqliteStore::open(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_place_that_takes_no_file_is_named() {
+    let (dir, path) = place();
+    std::fs::write(&path, "").unwrap();
+    for path in [
+        path.join("below-a-file.db"),
+        dir.path().join("no/such/dir.db"),
+        dir.path().into(),
+    ] {
+        let err = SqliteStore::open(&path).await.unwrap_err();
+        assert!(
+            matches!(err, StoreError::Open { .. } | StoreError::NotDash { .. }),
+            "{err}"
+        );
+    }
+    // Permission bits do not bind root, but nobody may make files in sysfs.
+    #[cfg(target_os = "linux")]
+    if Path::new("/sys/kernel").is_dir() {
+        let err = SqliteStore::open("/sys/kernel/dash.db").await.unwrap_err();
+        assert!(matches!(err, StoreError::ReadOnly { .. }), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_file_is_refused_and_not_touched() {
+    let (dir, text) = place();
+    std::fs::write(&text, "once upon a time").unwrap();
+    let sqlite = dir.path().join("foreign.db");
+    shell(&sqlite)
+        .execute_batch("CREATE TABLE cats (name TEXT)")
+        .unwrap();
+    for path in [&text, &sqlite] {
+        let before = std::fs::read(path).unwrap();
+        let err = SqliteStore::open(path).await.unwrap_err();
+        assert!(matches!(err, StoreError::NotDash { .. }), "{err}");
+        assert_eq!(std::fs::read(path).unwrap(), before);
+        assert!(!lock::lock_path(path).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_newer_or_different_schema_is_refused() {
+    let (_dir, path) = place();
+    SqliteStore::open(&path)
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    let set = |sql: &str| shell(&path).execute_batch(sql).unwrap();
+    set("INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (9, 'x', 0, 'y')");
+    let err = SqliteStore::open(&path).await.unwrap_err();
+    assert!(
+        matches!(err, StoreError::Newer { found: 9, known: 1 }),
+        "{err}"
+    );
+    set("DELETE FROM _migrations WHERE version = 9; UPDATE _migrations SET checksum = 'other'");
+    let err = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(err, StoreError::Checksum { version: 1 }), "{err}");
+}
+
+#[tokio::test]
+async fn migrations_go_up_down_and_up_again() {
+    let (_dir, path) = place();
+    let clock = Arc::new(ManualClock::new(AT));
+    let store = SqliteStore::open_with(&path, clock).await.unwrap();
+    store.close().await.unwrap();
+    let number = |sql: &str| {
+        shell(&path)
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!(
+        number("SELECT applied_at FROM _migrations WHERE version = 1"),
+        AT.0
+    );
+    assert_eq!(number("PRAGMA user_version"), 1);
+    SqliteStore::migrate_down(&path, 0).await.unwrap();
+    assert_eq!(number("SELECT count(*) FROM sqlite_schema"), 0);
+    assert_eq!(number("PRAGMA user_version"), 0);
+    let store = open_seeded(&path).await;
+    assert_eq!(
+        store.find_agent(WORLD.agent_id).await.unwrap(),
+        Some(WORLD.agent())
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_writes_work_again_once_there_is_space() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    store.commit(WORLD.events(1)).await.unwrap();
+    let limit = async |pages| {
+        let (tx, rx) = oneshot::channel();
+        store
+            .requests
+            .as_ref()
+            .unwrap()
+            .send(Request::LimitPages(pages, tx))
+            .await
+            .unwrap();
+        rx.await.unwrap();
+    };
+    limit(1).await;
+    let fill = || Changeset {
+        entries: vec![WORLD.entry(1, message(&"never the same ".repeat(40_000)))],
+        ..WORLD.events(2_000)
+    };
+    for _ in 0..3 {
+        let err = store.commit(fill()).await.unwrap_err();
+        assert!(matches!(err, StoreError::Full), "{err}");
+        assert_eq!(store.head_seq().await.unwrap(), 1);
+    }
+    limit(1_000_000).await;
+    let committed = store.commit(fill()).await.unwrap();
+    assert_eq!(committed.events[0].seq, 2);
+    assert_eq!(store.verify_chain().await.unwrap(), 2_001);
+}
+
+#[tokio::test]
+async fn a_changed_event_is_found() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    store.commit(WORLD.events(9)).await.unwrap();
+    store.close().await.unwrap();
+    for change in [
+        "UPDATE events SET data = replace(data, 'false', 'true') WHERE seq = 5",
+        "UPDATE events SET at = at + 1 WHERE seq = 5",
+        "UPDATE events SET source = 0 WHERE seq = 5",
+        "DELETE FROM events WHERE seq = 5",
+    ] {
+        let copy = path.with_extension("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        shell(&copy).execute_batch(change).unwrap();
+        for result in [
+            SqliteStore::verify(&copy).await,
+            SqliteStore::open(&copy).await.map(|_| 0),
+        ] {
+            let err = result.unwrap_err();
+            assert!(
+                matches!(&err, StoreError::Corrupt { detail } if detail.contains("event 5")),
+                "{err}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_payload_is_found() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    store.commit(WORLD.events(9)).await.unwrap();
+    store.close().await.unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"\"attempt\":4";
+    let at = bytes
+        .windows(needle.len())
+        .position(|w| w == needle)
+        .unwrap();
+    bytes[at + needle.len() - 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let conn = shell(&path);
+    open::check(&conn, "integrity_check").unwrap();
+    let err = SqliteStore::verify(&path).await.unwrap_err();
+    assert!(err.to_string().contains("event 5 "), "{err}");
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_found_on_reading() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let entries = vec![WORLD.entry(1, message(&"spam ".repeat(400)))];
+    let head = entries[0].id;
+    store
+        .commit(Changeset {
+            entries,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    shell(&path)
+        .execute_batch("UPDATE blobs SET hash = zeroblob(16)")
+        .unwrap();
+    let err = store.list_path(head, 9).await.unwrap_err();
+    assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
+    // A claim of a size that no content may have is not believed.
+    shell(&path)
+        .execute_batch("UPDATE blobs SET size = 1 << 40")
+        .unwrap();
+    let err = store.list_path(head, 9).await.unwrap_err();
+    assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
+}
+
+#[tokio::test]
+async fn equal_contents_are_stored_once_and_compressed() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let body = message(&"spam and eggs ".repeat(1_000));
+    let entries = (1..=50).map(|n| WORLD.entry(n, body.clone())).collect();
+    store
+        .commit(Changeset {
+            entries,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let sql = "SELECT count(*), sum(length(data)) FROM blobs";
+    let found: (i64, i64) = shell(&path)
+        .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(found.0, 1);
+    assert!(found.1 < 1_000, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_foreign_writer_makes_a_commit_fail_and_the_store_goes_on() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let other = shell(&path);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let err = store.commit(WORLD.events(1)).await.unwrap_err();
+    assert!(matches!(err, StoreError::Locked { .. }), "{err}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(
+        store.commit(WORLD.events(1)).await.unwrap().events[0].seq,
+        1
+    );
+}
+
+#[tokio::test]
+async fn after_damage_nothing_more_is_written() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    store.commit(WORLD.events(1)).await.unwrap();
+    // A missing table is no error that the table of codes names: it counts as unknown.
+    shell(&path).execute_batch("DROP TABLE tickets").unwrap();
+    let tickets = vec![WORLD.ticket(1)];
+    let err = store
+        .commit(Changeset {
+            tickets,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap_err();
+    assert!(err.is_unknown(), "{err}");
+    let err = store.commit(WORLD.events(1)).await.unwrap_err();
+    assert!(err.is_unknown(), "{err}");
+    assert_eq!(store.head_seq().await.unwrap(), 1);
+    assert!(store.close().await.is_err());
+}
+
+#[tokio::test]
+async fn the_settings_are_what_they_should_be() {
+    let (_dir, path) = place();
+    let opened = open::open(&path, AT).unwrap();
+    for (name, value) in [
+        ("journal_mode", "wal"),
+        ("synchronous", "2"),
+        ("foreign_keys", "1"),
+        ("trusted_schema", "0"),
+        ("cell_size_check", "1"),
+        ("busy_timeout", "5000"),
+        ("application_id", "1145131848"),
+    ] {
+        assert_eq!(open::pragma(&opened.conn, name).unwrap(), value, "{name}");
+    }
+    let reader = open::connect_reader(&path).unwrap();
+    assert!(
+        reader.execute_batch("DELETE FROM events").is_err(),
+        "a reader wrote"
+    );
+}
+
+#[tokio::test]
+async fn the_wal_does_not_grow_for_ever_and_is_empty_after_close() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    for _ in 0..60 {
+        store.commit(WORLD.events(2_000)).await.unwrap();
+    }
+    let wal = lock::suffixed(&path, "-wal");
+    let len = std::fs::metadata(&wal).unwrap().len();
+    assert!(len < 24 << 20, "{len} bytes");
+    store.close().await.unwrap();
+    assert_eq!(std::fs::metadata(&wal).map_or(0, |meta| meta.len()), 0);
+    assert_eq!(
+        std::fs::metadata(lock::lock_path(&path)).unwrap().len(),
+        0,
+        "a clean end"
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_commit_is_whole_or_absent() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    for _ in 0..20 {
+        let commit = store.commit(WORLD.events(5));
+        drop(tokio::time::timeout(Duration::from_micros(50), commit).await);
+    }
+    store.commit(WORLD.events(5)).await.unwrap();
+    assert_eq!(store.head_seq().await.unwrap() % 5, 0);
+    store.verify_chain().await.unwrap();
+}
+
+/// The values of `CHECK (column IN (…))` of a table.
+fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let text: String = conn.query_row(sql, [table], |row| row.get(0)).unwrap();
+    let (_, rest) = text.split_once(&format!("CHECK ({column} IN")).unwrap();
+    let list = rest.split_once('(').unwrap().1.split_once(')').unwrap().0;
+    list.split(',')
+        .map(|item| item.trim().trim_matches('\'').to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_checks_are_the_tables_of_states() {
+    let (_dir, path) = place();
+    let conn = open::open(&path, AT).unwrap().conn;
+    macro_rules! same {
+        ($table:literal, $column:literal, $all:expr) => {
+            let expected: Vec<_> = $all.iter().map(|value| value.as_str().to_owned()).collect();
+            assert_eq!(checked(&conn, $table, $column), expected, "{}", $table);
+        };
+    }
+    same!("agents", "status", AgentStatus::ALL);
+    same!("swarms", "status", SwarmStatus::ALL);
+    same!("swarms", "strategy", Strategy::ALL);
+    same!("tasks", "status", TaskStatus::ALL);
+    same!("tasks", "role", TaskRole::ALL);
+    same!("steps", "state", StepState::ALL);
+    same!("steps", "side_effect", crate::model::SideEffect::ALL);
+    same!("reservations", "state", ReservationState::ALL);
+    same!("tickets", "state", TicketState::ALL);
+}
+
+#[tokio::test]
+async fn a_person_can_read_the_views() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let changeset = Changeset {
+        entries: vec![WORLD.entry(1, message("hello"))],
+        steps: vec![WORLD.step(StepKey::Model {
+            turn: 3,
+            attempt: 2,
+        })],
+        ..WORLD.events(1)
+    };
+    store.commit(changeset).await.unwrap();
+    let text = |sql: &str| {
+        shell(&path)
+            .query_row(sql, [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    let agent = WORLD.agent_id.to_string();
+    assert_eq!(text("SELECT source FROM events_readable"), agent);
+    let expected = format!(r#"{{"agentId":"{agent}","attempt":0,"resumed":false}}"#);
+    assert_eq!(text("SELECT data FROM events_readable"), expected);
+    assert_eq!(text("SELECT at FROM events_readable"), AT.to_rfc3339());
+    assert_eq!(text("SELECT key FROM steps_readable"), "t3/m.2");
+    assert!(text("SELECT body FROM entries_readable").contains("hello"));
+}
