@@ -4,7 +4,7 @@
 //! simulations own them. `clippy.toml` bans the ambient versions everywhere else.
 
 use std::fmt;
-use std::future::Future;
+
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -31,6 +31,10 @@ use serde_json::Value;
 use crate::env::BoxFuture;
 use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
 
+mod answer;
+pub mod arguments;
+pub mod dialect;
+pub mod failure;
 mod fold;
 mod pricing;
 pub mod scripted;
@@ -41,7 +45,7 @@ pub mod openai_chat;
 
 pub use fold::MessageBuilder;
 pub use pricing::{Model, ModelPrice};
-pub use scripted::ScriptedLlm;
+pub use scripted::{ScriptedLlm, ScriptedReply};
 
 /// A tool as a model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod clock;
 mod ids;
+pub mod provider_suite;
 
 pub use clock::ManualClock;
 pub use ids::CountingIds;
