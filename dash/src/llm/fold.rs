@@ -33,15 +33,23 @@ impl MessageBuilder {
     pub fn apply(&mut self, event: &LlmEvent) {
         match event {
             LlmEvent::Start { model, response_id } => {
-                self.message.response_model.clone_from(model);
+                let other = model.as_ref().filter(|model| **model != self.message.model);
+                self.message.response_model = other.cloned();
                 self.message.response_id.clone_from(response_id);
             }
             LlmEvent::TextStart { .. } => {
-                self.push(AssistantBlock::Text { text: String::new(), signature: None });
+                self.push(AssistantBlock::Text {
+                    text: String::new(),
+                    signature: None,
+                });
             }
             LlmEvent::ThinkingStart { .. } => {
                 let (text, signature, redacted) = (String::new(), None, false);
-                self.push(AssistantBlock::Thinking { text, signature, redacted });
+                self.push(AssistantBlock::Thinking {
+                    text,
+                    signature,
+                    redacted,
+                });
             }
             LlmEvent::ToolCallStart { id, name, .. } => {
                 self.push(AssistantBlock::ToolCall(ToolCall {
@@ -60,8 +68,15 @@ impl MessageBuilder {
                     text.clone_from(whole);
                 }
             }
-            LlmEvent::ThinkingEnd { index, text: whole, signature: sign } => {
-                if let Some(AssistantBlock::Thinking { text, signature, .. }) = self.block(*index) {
+            LlmEvent::ThinkingEnd {
+                index,
+                text: whole,
+                signature: sign,
+            } => {
+                if let Some(AssistantBlock::Thinking {
+                    text, signature, ..
+                }) = self.block(*index)
+                {
                     text.clone_from(whole);
                     signature.clone_from(sign);
                 }

@@ -31,8 +31,11 @@ use serde_json::Value;
 use crate::env::BoxFuture;
 use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
 
+mod answer;
+pub mod arguments;
+pub mod dialect;
+pub mod failure;
 mod fold;
-
 pub mod scripted;
 
 #[cfg(feature = "http")]
@@ -41,7 +44,7 @@ pub mod openai_chat;
 
 pub use fold::MessageBuilder;
 pub use crate::model::pricing::{Model, ModelPrice};
-pub use scripted::ScriptedLlm;
+pub use scripted::{ScriptedLlm, ScriptedReply};
 
 /// A tool as a model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 mod clock;
 pub mod faulty_store;
 mod ids;
+pub mod provider_suite;
 pub(crate) mod samples;
 pub mod store_suite;
 

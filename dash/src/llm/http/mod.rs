@@ -1,1 +1,59 @@
-//! x
+//! The HTTP driver: posts a request in some dialect and streams the answer, and the providers
+//! built on it.
+//!
+//! ```text
+//!  body bytes ─▶ idle timer ─▶ line gate ─▶ SSE parser ─▶ Decoder ─▶ LlmEvents ─▶ keys removed
+//! ```
+//!
+//! One request per call: retrying is for the caller, who owns the budget. The driver never follows
+//! redirects, never uses a proxy for loopback, and shows no key in an error.
+//!
+//! # Billing
+//!
+//! `None`: refused by a status of 300 or above, or the connection was never made (refused, DNS,
+//! TLS). `Unknown`: everything after the request may have been read. `Known`: the server told the
+//! usage before it failed.
+
+mod driver;
+mod gate;
+mod headers;
+mod openai;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use driver::HttpDriver;
+pub use openai::{OpenAiProvider, OpenAiProviderBuilder};
+
+/// Time limits of the driver, on tokio's timer. There is no limit on a whole answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// How long connecting may take, DNS and TLS included.
+    pub connect_timeout: Duration,
+    /// How long the server may take until the head of its response, connecting included. Some
+    /// send it only with the first token.
+    pub response_head_timeout: Duration,
+    /// How long a body may be silent. Comments count as life.
+    pub idle_timeout: Duration,
+}
+
+impl HttpOptions {
+    /// Default of [`connect_timeout`](Self::connect_timeout).
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Default of [`response_head_timeout`](Self::response_head_timeout).
+    pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+    /// Default of [`idle_timeout`](Self::idle_timeout): local reasoning models may think long
+    /// without a word.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            response_head_timeout: Self::RESPONSE_HEAD_TIMEOUT,
+            idle_timeout: Self::IDLE_TIMEOUT,
+        }
+    }
+}

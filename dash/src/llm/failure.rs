@@ -1,0 +1,338 @@
+//! What a server's refusal means: reads error bodies of every shape and sorts them into kinds.
+//!
+//! Used for HTTP error bodies and for errors inside a stream that began with status 200.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::LlmErrorKind;
+use super::arguments::cut;
+
+/// Characters of a server's text that an error shows.
+pub const SHOWN_CHARS_MAX: usize = 4_000;
+
+/// A server's account of what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerFailure {
+    /// The HTTP status, or the one named in the error.
+    pub status: Option<u16>,
+    /// Its codes and types, joined by blanks.
+    pub code: String,
+    /// Its words.
+    pub message: String,
+}
+
+impl ServerFailure {
+    /// Reads an error body: `{error:{message,type,code}}`, `{error:"…"}`, `{detail}`,
+    /// `{object:"error",message}`, an array of one of these, or plain text.
+    #[must_use]
+    pub fn read(status: Option<u16>, body: &str) -> Self {
+        match serde_json::from_str::<Value>(body) {
+            Ok(Value::Array(items)) => items.first().map_or_else(
+                || Self::plain(status, body),
+                |first| Self::from_json(status, first),
+            ),
+            Ok(value @ Value::Object(_)) => Self::from_json(status, &value),
+            Ok(Value::String(text)) => Self::plain(status, &text),
+            _ => Self::plain(status, body),
+        }
+    }
+
+    fn plain(status: Option<u16>, text: &str) -> Self {
+        Self {
+            status,
+            code: String::new(),
+            message: text.trim().to_owned(),
+        }
+    }
+
+    fn from_json(status: Option<u16>, value: &Value) -> Self {
+        let inner = match value.get("error") {
+            Some(inner @ (Value::Object(_) | Value::String(_))) => inner,
+            _ => value,
+        };
+        let said = ["message", "msg", "detail", "error_description"].into_iter();
+        let message = match inner {
+            Value::String(text) => Some(text.clone()),
+            _ => said.filter_map(|key| inner.get(key)).find_map(words),
+        };
+        let mut code = String::new();
+        let mut named = None;
+        for holder in [inner, value] {
+            for key in ["code", "type", "status", "status_code"] {
+                match holder.get(key) {
+                    Some(Value::String(text)) => {
+                        code.push_str(text);
+                        code.push(' ');
+                    }
+                    Some(Value::Number(number)) => {
+                        let number = number.as_u64().and_then(|n| u16::try_from(n).ok());
+                        named = named.or_else(|| number.filter(|n| (400..600).contains(n)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(details) = inner.get("details").or_else(|| inner.get("metadata")) {
+            code.push_str(&details.to_string());
+        }
+        Self {
+            status: status.or(named),
+            code: code.trim_end().to_owned(),
+            message: message.unwrap_or_else(|| value.to_string()),
+        }
+    }
+
+    /// What kind of failure it is. Money and context overflow are found by their words, which win
+    /// over the status, since servers send them with any.
+    #[must_use]
+    pub fn kind(&self) -> LlmErrorKind {
+        let words = format!("{} {}", self.code, self.message).to_lowercase();
+        let has = |patterns: &[&str]| patterns.iter().any(|pattern| words.contains(pattern));
+        if self.status == Some(402) || has(MONEY) {
+            return LlmErrorKind::Quota;
+        }
+        let throttled = self.status == Some(429) || has(THROTTLED);
+        let refused_body = !matches!(self.status, Some(401 | 403 | 404));
+        if !throttled && refused_body && (self.status == Some(413) || has(OVERFLOW)) {
+            return LlmErrorKind::ContextOverflow;
+        }
+        if has(WRONG_KEY) {
+            return LlmErrorKind::Auth;
+        }
+        if has(FILTERED) {
+            return LlmErrorKind::ContentFilter;
+        }
+        match self.status {
+            Some(status) => kind_of_status(status),
+            None if throttled => LlmErrorKind::RateLimited,
+            None if has(&["overloaded", "unavailable"]) => LlmErrorKind::Overloaded,
+            None if has(&["not_found", "does not exist"]) => LlmErrorKind::NotFound,
+            None if has(&["invalid_request", "validation"]) => LlmErrorKind::InvalidRequest,
+            None => LlmErrorKind::Server,
+        }
+    }
+
+    /// The failure in words, cut to [`SHOWN_CHARS_MAX`], without what looks like a key.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let message = if self.message.is_empty() {
+            "no reason given"
+        } else {
+            &self.message
+        };
+        let text = match self.status {
+            Some(status) => format!("the server answered {status}: {message}"),
+            None => format!("the server reported: {message}"),
+        };
+        shown(&text)
+    }
+}
+
+/// Text for an error: what looks like a key is removed, the rest cut to [`SHOWN_CHARS_MAX`].
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let clean = KEY_LIKE.as_ref().map_or_else(
+        || text.to_owned(),
+        |pattern| pattern.replace_all(text, "[redacted]").into_owned(),
+    );
+    cut(&clean, SHOWN_CHARS_MAX)
+}
+
+fn words(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Object(_) | Value::Array(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+const fn kind_of_status(status: u16) -> LlmErrorKind {
+    match status {
+        401 | 403 => LlmErrorKind::Auth,
+        402 => LlmErrorKind::Quota,
+        404 | 405 => LlmErrorKind::NotFound,
+        413 => LlmErrorKind::ContextOverflow,
+        429 => LlmErrorKind::RateLimited,
+        503 | 529 => LlmErrorKind::Overloaded,
+        408 | 409 | 500..=599 => LlmErrorKind::Server,
+        _ => LlmErrorKind::InvalidRequest,
+    }
+}
+
+/// An account without money: waiting does not help.
+const MONEY: &[&str] = &[
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "credit balance is too low",
+    "enforced_spend_limit_reached",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient balance",
+    "insufficient credits",
+    "perday",
+];
+
+const THROTTLED: &[&str] = &[
+    "rate limit",
+    "rate_limit",
+    "ratelimit",
+    "too many requests",
+    "throttling",
+    "throttled",
+];
+
+/// How servers say that a conversation is too long.
+const OVERFLOW: &[&str] = &[
+    "prompt is too long",
+    "request_too_large",
+    "exceeds the context window",
+    "maximum context length",
+    "exceeds the maximum number of tokens",
+    "maximum prompt length is",
+    "reduce the length of the messages",
+    "exceeds the available context size",
+    "exceed_context_size_error",
+    "greater than the context length",
+    "context window exceeds limit",
+    "context_length_exceeded",
+    "token limit exceeded",
+    "too large for model",
+];
+
+const WRONG_KEY: &[&str] = &[
+    "invalid_api_key",
+    "api_key_invalid",
+    "authentication_error",
+    "incorrect api key",
+];
+
+const FILTERED: &[&str] = &["content_filter", "content_policy_violation"];
+
+static KEY_LIKE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{6,}";
+    Regex::new(&format!(
+        r"{prefixed}|\bAIza[A-Za-z0-9_*-]{{20,}}|\bBearer\s+[A-Za-z0-9._~+/*=-]{{8,}}"
+    ))
+    .ok()
+});
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_kind() {
+        use LlmErrorKind as Kind;
+        for (status, body, kind) in [
+            (401, "Unauthorized", Kind::Auth),
+            (403, "{}", Kind::Auth),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"API key not valid","details":[{"reason":"API_KEY_INVALID"}]}}"#,
+                Kind::Auth,
+            ),
+            (
+                404,
+                r#"{"error":{"message":"no such model"}}"#,
+                Kind::NotFound,
+            ),
+            (400, r#"{"error":"bad field"}"#, Kind::InvalidRequest),
+            (
+                422,
+                r#"{"detail":[{"msg":"field required"}]}"#,
+                Kind::InvalidRequest,
+            ),
+            (413, "", Kind::ContextOverflow),
+            (
+                400,
+                r#"{"error":{"type":"exceed_context_size_error","message":"too big"}}"#,
+                Kind::ContextOverflow,
+            ),
+            (
+                500,
+                r#"{"error":{"message":"the request exceeds the available context size"}}"#,
+                Kind::ContextOverflow,
+            ),
+            (
+                400,
+                "This model's maximum context length is 8192 tokens",
+                Kind::ContextOverflow,
+            ),
+            (
+                429,
+                r#"{"error":{"message":"Request too large for model: tokens per minute"}}"#,
+                Kind::RateLimited,
+            ),
+            (
+                429,
+                r#"{"error":{"code":"insufficient_quota","message":"You exceeded your quota"}}"#,
+                Kind::Quota,
+            ),
+            (
+                429,
+                r#"{"error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
+                Kind::Quota,
+            ),
+            (
+                429,
+                r#"{"error":{"status":"RESOURCE_EXHAUSTED","details":[{"quotaId":"RequestsPerDayPerProject"}]}}"#,
+                Kind::Quota,
+            ),
+            (402, "pay", Kind::Quota),
+            (
+                400,
+                r#"{"error":{"code":"content_filter","message":"no"}}"#,
+                Kind::ContentFilter,
+            ),
+            (500, "", Kind::Server),
+            (502, "<html>", Kind::Server),
+            (408, "", Kind::Server),
+            (409, "", Kind::Server),
+            (503, "", Kind::Overloaded),
+            (
+                529,
+                r#"{"error":{"type":"overloaded_error"}}"#,
+                Kind::Overloaded,
+            ),
+            (307, "", Kind::InvalidRequest),
+        ] {
+            assert_eq!(
+                ServerFailure::read(Some(status), body).kind(),
+                kind,
+                "{status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_words_are_found_in_every_shape() {
+        for body in [
+            r#"{"error":{"message":"boom","type":"x","code":null}}"#,
+            r#"{"error":"boom"}"#,
+            r#"{"code":"x","error":"boom"}"#,
+            r#"{"detail":"boom"}"#,
+            r#"{"object":"error","message":"boom","code":40001}"#,
+            r#"{"message":"boom"}"#,
+            r#"[{"error":{"message":"boom"}}]"#,
+            r#""boom""#,
+            " boom\n",
+        ] {
+            assert_eq!(ServerFailure::read(None, body).message, "boom", "{body}");
+        }
+    }
+
+    #[test]
+    fn keys_are_removed_and_long_texts_cut() {
+        let text = shown("Incorrect API key provided: sk-proj-abcdef123456. Bearer abcdefghijkl");
+        assert_eq!(text, "Incorrect API key provided: [redacted] [redacted]");
+        assert_eq!(
+            shown(&"é".repeat(9_000)).chars().count(),
+            SHOWN_CHARS_MAX + 1
+        );
+    }
+}

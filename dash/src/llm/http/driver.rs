@@ -1,0 +1,456 @@
+//! Posts requests and streams answers.
+
+use std::collections::VecDeque;
+use std::error::Error as _;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eventsource_stream::{EventStreamError, Eventsource as _};
+use futures_util::{Stream, StreamExt as _, stream};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Request, Response, Url, redirect};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::HttpOptions;
+use super::gate::{LINE_BYTES_MAX, LineGate};
+use super::headers::{retry_after_ms, with_should_retry};
+use crate::env::Clock;
+use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, SseEvent};
+use crate::llm::failure::{ServerFailure, shown};
+use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, LlmStream};
+use crate::{Error, Result};
+
+/// Bytes of an error body that are read.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a list of models that are read.
+const MODELS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Posts requests to one server. Clones share connections.
+#[derive(Clone)]
+pub struct HttpDriver {
+    client: Client,
+    base: Url,
+    key: Option<SecretString>,
+    headers: HeaderMap,
+    options: HttpOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for HttpDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpDriver")
+            .field("base", &self.base.as_str())
+            .field("has_key", &self.key.is_some())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpDriver {
+    /// A driver for the server at `base`; `key` goes out as a bearer token.
+    ///
+    /// For loopback, connections are not reused: local servers announce keep-alive, yet close after
+    /// each answer, and the next request on such a connection fails.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the key cannot be a header;
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if TLS cannot be set up.
+    pub fn new(
+        base: Url,
+        key: Option<SecretString>,
+        options: HttpOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = &key {
+            let bearer = format!("Bearer {}", key.expose_secret());
+            let value = HeaderValue::from_str(&bearer);
+            let mut value = value.or(Err(Error::invalid(
+                "api_key",
+                "it has characters a header cannot carry",
+            )))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("dash/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true);
+        if is_loopback(&base) {
+            builder = builder.no_proxy().pool_max_idle_per_host(0);
+        }
+        if base.scheme() == "http" {
+            // Without TLS there is no need to load the machine's certificates.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|err| {
+            Error::internal("failed to set up the HTTP client").with_source(err.without_url())
+        })?;
+        Ok(Self {
+            client,
+            base,
+            key,
+            headers,
+            options,
+            clock,
+        })
+    }
+
+    /// Starts a call in `dialect`. Does nothing until polled; dropping the stream closes the
+    /// connection.
+    #[must_use]
+    pub fn stream(
+        &self,
+        dialect: Arc<dyn Dialect>,
+        provider: Arc<str>,
+        request: LlmRequest,
+    ) -> LlmStream {
+        let call = Call {
+            driver: self.clone(),
+            phase: Phase::New(Box::new((dialect, provider, request))),
+            fresh: Vec::new(),
+            ready: VecDeque::new(),
+        };
+        LlmStream::new(stream::unfold(call, |mut call| async move {
+            let event = call.next().await?;
+            Some((event, call))
+        }))
+    }
+
+    /// Gets `path` below the base URL; the body as text.
+    pub(super) async fn get(&self, path: &str) -> Result<String, LlmError> {
+        let mut request = Request::new(reqwest::Method::GET, self.url(path));
+        *request.headers_mut() = self.headers.clone();
+        let response = self.send(request).await?;
+        let limit = self.options.response_head_timeout;
+        let body = tokio::time::timeout(limit, read_capped(response, MODELS_BYTES_MAX)).await;
+        body.unwrap_or_else(|_elapsed| {
+            Err(LlmError::unbilled(
+                LlmErrorKind::Timeout,
+                "the server did not finish its answer",
+            ))
+        })
+        .map_err(|err| self.clean(err))
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        let whole = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&whole);
+        url
+    }
+
+    async fn open(
+        &self,
+        dialect: &dyn Dialect,
+        request: &LlmRequest,
+        body: Vec<u8>,
+    ) -> Result<Response, LlmError> {
+        let mut post = Request::new(reqwest::Method::POST, self.url(&dialect.path(request)));
+        *post.headers_mut() = self.headers.clone();
+        post.headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Ok(step) = HeaderValue::from_str(&request.idempotency_key)
+            && !step.is_empty()
+        {
+            post.headers_mut().insert("idempotency-key", step);
+        }
+        *post.body_mut() = Some(body.into());
+        let response = self.send(post).await?;
+        let kind = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .map_or(&b""[..], |value| value.as_bytes());
+        if kind.starts_with(b"application/json") {
+            return Err(self.not_a_stream(response).await);
+        }
+        Ok(response)
+    }
+
+    /// Sends a request; the response's status is good.
+    async fn send(&self, request: Request) -> Result<Response, LlmError> {
+        let limit = self.options.response_head_timeout;
+        let response = match tokio::time::timeout(limit, self.client.execute(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(err)) => return Err(self.clean(send_error(err))),
+            Err(_elapsed) => {
+                let text = format!("no response within {} s", limit.as_secs_f64());
+                return Err(LlmError::billed_unknown(LlmErrorKind::Timeout, text));
+            }
+        };
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    /// A refusal by status: unbilled.
+    async fn refused(&self, response: Response) -> LlmError {
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let failure = ServerFailure::read(Some(status), &self.error_body(response).await);
+        let kind = with_should_retry(failure.kind(), &headers);
+        let mut error = LlmError::unbilled(kind, failure.shown());
+        error.retry_after_ms = retry_after_ms(&headers, self.clock.now());
+        self.clean(error)
+    }
+
+    /// A good status, but the body is one JSON text: an error, or an answer that is not streamed.
+    async fn not_a_stream(&self, response: Response) -> LlmError {
+        let body = self.error_body(response).await;
+        let failure = ServerFailure::read(None, &body);
+        let is_answer = body.contains("\"choices\"");
+        self.clean(if is_answer {
+            let text = shown(&format!("the server does not stream its answer: {body}"));
+            LlmError::billed_unknown(LlmErrorKind::Decode, text)
+        } else {
+            LlmError::billed_unknown(failure.kind(), failure.shown())
+        })
+    }
+
+    /// The start of an error body; what came in time.
+    async fn error_body(&self, response: Response) -> String {
+        let mut body = Vec::new();
+        let mut chunks = response.bytes_stream();
+        let read = async {
+            while body.len() < ERROR_BYTES_MAX
+                && let Some(Ok(chunk)) = chunks.next().await
+            {
+                body.extend_from_slice(&chunk);
+            }
+        };
+        // An error without its words is better than none.
+        let _in_time = tokio::time::timeout(self.options.idle_timeout, read).await;
+        body.truncate(ERROR_BYTES_MAX);
+        String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// Removes the key from an error.
+    fn clean(&self, mut error: LlmError) -> LlmError {
+        if let Some(key) = &self.key
+            && !key.expose_secret().is_empty()
+        {
+            error.message = error.message.replace(key.expose_secret(), "[redacted]");
+        }
+        error
+    }
+}
+
+fn is_loopback(base: &Url) -> bool {
+    base.host_str().is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare.eq_ignore_ascii_case("localhost")
+            || bare
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+/// An error with its causes in one line; reqwest's own words are only "error sending request".
+fn with_causes(err: &reqwest::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text = format!("{text}: {err}");
+        cause = err.source();
+    }
+    shown(&text)
+}
+
+fn send_error(err: reqwest::Error) -> LlmError {
+    let err = err.without_url();
+    let text = with_causes(&err);
+    if err.is_builder() {
+        return LlmError::unbilled(LlmErrorKind::InvalidRequest, text);
+    }
+    let kind = if err.is_timeout() {
+        LlmErrorKind::Timeout
+    } else {
+        LlmErrorKind::Network
+    };
+    // Without a connection nothing was sent. Later the server may have read the request.
+    if err.is_connect() {
+        LlmError::unbilled(kind, text)
+    } else {
+        LlmError::billed_unknown(kind, text)
+    }
+}
+
+async fn read_capped(response: Response, bytes_max: usize) -> Result<String, LlmError> {
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|err| {
+            LlmError::unbilled(LlmErrorKind::Network, with_causes(&err.without_url()))
+        })?;
+        if body.len() + chunk.len() > bytes_max {
+            return Err(LlmError::unbilled(
+                LlmErrorKind::Decode,
+                "the answer is too long",
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    String::from_utf8(body)
+        .map_err(|err| LlmError::unbilled(LlmErrorKind::Decode, err.utf8_error().to_string()))
+}
+
+type Job = (Arc<dyn Dialect>, Arc<str>, LlmRequest);
+type Events = Pin<Box<dyn Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send>>;
+
+enum Phase {
+    New(Box<Job>),
+    Reading {
+        events: Events,
+        decoder: Box<dyn Decoder>,
+    },
+    Ended,
+}
+
+/// A call as a state machine: polled for the next event, dropped to cancel.
+struct Call {
+    driver: HttpDriver,
+    phase: Phase,
+    fresh: Vec<LlmEvent>,
+    ready: VecDeque<LlmEvent>,
+}
+
+impl Call {
+    async fn next(&mut self) -> Option<LlmEvent> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
+                Phase::New(job) => self.begin(*job).await,
+                Phase::Reading { events, decoder } => self.read(events, decoder).await,
+                Phase::Ended => return None,
+            };
+            self.ready
+                .extend(self.fresh.drain(..).map(|event| match event {
+                    LlmEvent::Error { error, message } => LlmEvent::Error {
+                        error: self.driver.clean(error),
+                        message,
+                    },
+                    event => event,
+                }));
+        }
+    }
+
+    async fn begin(&mut self, (dialect, provider, request): Job) -> Phase {
+        let body = dialect.encode(&request);
+        // A token is at least one byte, and JSON has more bytes than a prompt's template has tokens.
+        let bytes = body.as_ref().map_or(0, Vec::len);
+        let setup = AnswerSetup {
+            provider,
+            model: Arc::clone(&request.model),
+            input_bound: u64::try_from(bytes).unwrap_or(u64::MAX),
+        };
+        let mut decoder = dialect.decoder(setup);
+        let opened = match body {
+            Ok(body) => self.driver.open(&*dialect, &request, body).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(response) => {
+                let events = sse_events(self.body_bytes(response), LINE_BYTES_MAX);
+                Phase::Reading {
+                    events: Box::pin(events),
+                    decoder,
+                }
+            }
+            Err(error) => {
+                decoder.fail(error, &mut self.fresh);
+                Phase::Ended
+            }
+        }
+    }
+
+    async fn read(&mut self, mut events: Events, mut decoder: Box<dyn Decoder>) -> Phase {
+        match events.next().await {
+            Some(Ok(event)) => {
+                let event = SseEvent {
+                    name: &event.event,
+                    data: &event.data,
+                };
+                decoder.feed(event, &mut self.fresh);
+            }
+            Some(Err(error)) => decoder.fail(error, &mut self.fresh),
+            None => decoder.eof(&mut self.fresh),
+        }
+        if decoder.is_ended() {
+            Phase::Ended
+        } else {
+            Phase::Reading { events, decoder }
+        }
+    }
+
+    /// The body's bytes; an error if they stop coming.
+    fn body_bytes(
+        &self,
+        response: Response,
+    ) -> impl Stream<Item = Result<Bytes, LlmError>> + Send + use<> {
+        let idle = self.driver.options.idle_timeout;
+        stream::unfold(response, move |mut response| async move {
+            let piece = match tokio::time::timeout(idle, response.chunk()).await {
+                Ok(Ok(None)) => return None,
+                Ok(Ok(Some(bytes))) => Ok(bytes),
+                Ok(Err(err)) => {
+                    let text = with_causes(&err.without_url());
+                    Err(LlmError::billed_unknown(LlmErrorKind::StreamCut, text))
+                }
+                Err(_elapsed) => {
+                    let text = format!("the answer was silent for {} s", idle.as_secs_f64());
+                    Err(LlmError::billed_unknown(LlmErrorKind::Timeout, text))
+                }
+            };
+            Some((piece, response))
+        })
+    }
+}
+
+/// Server-sent events out of a body's bytes.
+pub(super) fn sse_events(
+    body: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
+    line_bytes_max: usize,
+) -> impl Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send {
+    let state = Some((Box::pin(body), LineGate::new(line_bytes_max)));
+    let lines = stream::unfold(state, |state| async move {
+        let (mut body, mut gate) = state?;
+        match body.next().await {
+            Some(Ok(bytes)) => match gate.push(&bytes) {
+                Ok(lines) => Some((Ok(lines), Some((body, gate)))),
+                Err(_too_long) => {
+                    let text = "the server sent a line that is too long";
+                    Some((
+                        Err(LlmError::billed_unknown(LlmErrorKind::Decode, text)),
+                        None,
+                    ))
+                }
+            },
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Ok(gate.eof()), None)),
+        }
+    });
+    // A piece without a whole line is not news; the parser would only copy it.
+    let lines =
+        lines.filter(|piece| std::future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)));
+    lines.eventsource().map(|event| {
+        event.map_err(|err| match err {
+            EventStreamError::Transport(error) => error,
+            EventStreamError::Utf8(err) => unreadable(&err.utf8_error()),
+            EventStreamError::Parser(err) => unreadable(&err.code.description()),
+        })
+    })
+}
+
+fn unreadable(why: &dyn fmt::Display) -> LlmError {
+    let text = format!("the server sent events that cannot be read: {why}");
+    LlmError::billed_unknown(LlmErrorKind::Decode, text)
+}

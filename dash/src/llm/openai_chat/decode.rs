@@ -1,0 +1,285 @@
+//! Reads answers.
+
+use super::chunk::{CallDelta, Choice, Chunk, Delta};
+use crate::llm::dialect::{Answer, AnswerSetup, Decoder, SseEvent};
+use crate::llm::failure::{ServerFailure, shown};
+use crate::llm::{LlmError, LlmErrorKind, LlmEvent};
+use crate::model::StopReason;
+
+/// Why the server says it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Whole(StopReason),
+    Filtered,
+    Failed,
+}
+
+/// A tool call as the server counts them.
+#[derive(Debug)]
+struct Slot {
+    wire_index: Option<u64>,
+    wire_id: String,
+    name: String,
+    /// The handle in [`Answer`], once the name is known.
+    call: Option<usize>,
+    /// Argument text that came before the name.
+    early: String,
+}
+
+/// Reads the chunks of one answer.
+///
+/// The terminal event comes with `[DONE]` or the end of the body, because usage follows the finish
+/// reason. A body that ends without either is [`LlmErrorKind::StreamCut`].
+#[derive(Debug)]
+pub struct ChatDecoder {
+    answer: Answer,
+    finish: Option<Finish>,
+    slots: Vec<Slot>,
+}
+
+impl ChatDecoder {
+    /// A decoder of one answer.
+    #[must_use]
+    pub fn new(setup: AnswerSetup) -> Self {
+        Self {
+            answer: Answer::new(setup),
+            finish: None,
+            slots: Vec::new(),
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Vec<LlmEvent>) {
+        self.answer
+            .start(Some(chunk.model.as_str()), Some(chunk.id.as_str()), out);
+        // One answer is asked for, so there is at most one choice.
+        if let Some(choice) = chunk.choices.as_ref().and_then(|choices| choices.first()) {
+            self.choice(choice, out);
+        }
+        if let Some(usage) = &chunk.usage {
+            self.answer.usage(usage.usage(), out);
+        }
+    }
+
+    fn choice(&mut self, choice: &Choice<'_>, out: &mut Vec<LlmEvent>) {
+        if let Some(delta) = &choice.delta {
+            self.delta(delta, out);
+        }
+        if let Some(usage) = &choice.usage {
+            self.answer.usage(usage.usage(), out);
+        }
+        let reason = choice.finish_reason.as_str();
+        if !reason.is_empty() {
+            let (finish, is_defined) = read_finish(reason);
+            self.finish = Some(finish);
+            if !is_defined {
+                self.answer.raw_stop_reason(reason);
+            }
+        }
+    }
+
+    fn delta(&mut self, delta: &Delta<'_>, out: &mut Vec<LlmEvent>) {
+        self.answer.thinking(delta.thinking(), out);
+        self.answer.text(delta.content.as_str(), out);
+        self.answer.text(delta.refusal.as_str(), out);
+        for call in delta.tool_calls.iter().flatten() {
+            self.call(call, out);
+        }
+    }
+
+    fn call(&mut self, delta: &CallDelta<'_>, out: &mut Vec<LlmEvent>) {
+        let (name, arguments) = delta.function.as_ref().map_or(("", ""), |function| {
+            (function.name.as_str(), function.arguments.as_str())
+        });
+        let id = delta.id.as_str();
+        let at = self.find_slot(delta.index, id, name).unwrap_or_else(|| {
+            self.slots.push(Slot {
+                wire_index: delta.index,
+                wire_id: id.to_owned(),
+                name: String::new(),
+                call: None,
+                early: String::new(),
+            });
+            self.slots.len() - 1
+        });
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        if slot.wire_id.is_empty() {
+            id.clone_into(&mut slot.wire_id);
+        }
+        match slot.call {
+            Some(call) => self.answer.call_delta(call, arguments, out),
+            None => {
+                slot.early.push_str(arguments);
+                if !name.is_empty() {
+                    name.clone_into(&mut slot.name);
+                    self.begin_call(at, name, out);
+                }
+            }
+        }
+    }
+
+    /// Which call a fragment belongs to. Servers disagree: the index may be missing or always 0,
+    /// the id may come once, every time or never.
+    fn find_slot(&self, index: Option<u64>, id: &str, name: &str) -> Option<usize> {
+        let fits = |slot: &Slot| match index {
+            Some(_) => slot.wire_index == index,
+            None => id.is_empty() || slot.wire_id == id,
+        };
+        let at = self.slots.iter().rposition(fits)?;
+        let slot = self.slots.get(at)?;
+        let other_id = !id.is_empty() && !slot.wire_id.is_empty() && slot.wire_id != id;
+        if other_id {
+            // A new id on a taken index is a new call, unless it is an older one of that index.
+            let older = |slot: &Slot| slot.wire_index == index && slot.wire_id == id;
+            return self.slots.iter().rposition(older);
+        }
+        // Without ids, another name, or a name after whole arguments, begins a new call.
+        let json = slot.call.map_or("", |call| self.answer.call_json(call));
+        let is_named = id.is_empty() && !name.is_empty() && slot.call.is_some();
+        let is_new = is_named && (slot.name != name || is_whole_object(json));
+        (!is_new).then_some(at)
+    }
+
+    fn begin_call(&mut self, at: usize, name: &str, out: &mut Vec<LlmEvent>) {
+        let number = self.answer.calls_len();
+        let Some(wanted) = self.slots.get(at).map(|slot| slot.wire_id.clone()) else {
+            return;
+        };
+        let is_taken = self
+            .answer
+            .message()
+            .tool_calls()
+            .any(|call| call.id == wanted);
+        let id = match (wanted.as_str(), &self.answer.message().response_id) {
+            ("", Some(response)) => format!("{response}_{number}"),
+            ("", None) => format!("call_{number}"),
+            (wanted, _) if is_taken => format!("{wanted}_{number}"),
+            (wanted, _) => wanted.to_owned(),
+        };
+        let call = self.answer.call_start(&id, name, out);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.call = Some(call);
+            self.answer
+                .call_delta(call, &std::mem::take(&mut slot.early), out);
+        }
+    }
+
+    /// Calls that never got a name are kept, so that the model is told.
+    fn begin_nameless_calls(&mut self, out: &mut Vec<LlmEvent>) {
+        for at in 0..self.slots.len() {
+            if self.slots.get(at).is_some_and(|slot| slot.call.is_none()) {
+                self.begin_call(at, "", out);
+            }
+        }
+    }
+
+    fn finish(&mut self, finish: Finish, out: &mut Vec<LlmEvent>) {
+        if self.answer.is_ended() {
+            return;
+        }
+        match finish {
+            Finish::Whole(reason) => {
+                self.begin_nameless_calls(out);
+                self.answer.done(reason, out);
+            }
+            Finish::Filtered => {
+                let text = "the provider's filter withheld the answer";
+                let error = LlmError::billed_unknown(LlmErrorKind::ContentFilter, text);
+                self.answer.error(error, out);
+            }
+            Finish::Failed => {
+                let raw = self
+                    .answer
+                    .message()
+                    .raw_stop_reason
+                    .as_deref()
+                    .unwrap_or("error");
+                let text = shown(&format!("the server ended the answer with `{raw}`"));
+                self.answer
+                    .error(LlmError::billed_unknown(LlmErrorKind::Server, text), out);
+            }
+        }
+    }
+
+    fn server_error(&mut self, data: &str, out: &mut Vec<LlmEvent>) {
+        let failure = ServerFailure::read(None, data);
+        let error = LlmError::billed_unknown(failure.kind(), failure.shown());
+        self.answer.error(error, out);
+    }
+}
+
+impl Decoder for ChatDecoder {
+    fn feed(&mut self, event: SseEvent<'_>, out: &mut Vec<LlmEvent>) {
+        if self.answer.is_ended() {
+            return;
+        }
+        let data = event.data.trim();
+        if data == "[DONE]" {
+            let finish = self.finish.unwrap_or(Finish::Whole(StopReason::Stop));
+            return self.finish(finish, out);
+        }
+        if event.name == "error" {
+            return self.server_error(data, out);
+        }
+        match serde_json::from_str::<Chunk<'_>>(data) {
+            Ok(chunk) if is_error(&chunk) => self.server_error(data, out),
+            Ok(chunk) => self.chunk(&chunk, out),
+            Err(err) => {
+                let text = shown(&format!(
+                    "the server sent a chunk that cannot be read ({err}): {data}"
+                ));
+                self.answer
+                    .error(LlmError::billed_unknown(LlmErrorKind::Decode, text), out);
+            }
+        }
+    }
+
+    fn eof(&mut self, out: &mut Vec<LlmEvent>) {
+        match self.finish {
+            Some(finish) => self.finish(finish, out),
+            None => {
+                let text = "the answer ended in the middle";
+                self.answer
+                    .error(LlmError::billed_unknown(LlmErrorKind::StreamCut, text), out);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: LlmError, out: &mut Vec<LlmEvent>) {
+        self.answer.error(error, out);
+    }
+
+    fn is_ended(&self) -> bool {
+        self.answer.is_ended()
+    }
+}
+
+fn is_error(chunk: &Chunk<'_>) -> bool {
+    let has_choices = chunk
+        .choices
+        .as_ref()
+        .is_some_and(|choices| !choices.is_empty());
+    let told =
+        |value: &serde_json::value::RawValue| !matches!(value.get(), "\"\"" | "{}" | "false");
+    chunk.error.is_some_and(told)
+        || (!has_choices && (chunk.detail.is_some() || chunk.object.as_str() == "error"))
+}
+
+/// The reason, and whether the dialect defines this word.
+fn read_finish(word: &str) -> (Finish, bool) {
+    match word {
+        "stop" => (Finish::Whole(StopReason::Stop), true),
+        "length" => (Finish::Whole(StopReason::Length), true),
+        "tool_calls" | "function_call" => (Finish::Whole(StopReason::ToolUse), true),
+        "content_filter" => (Finish::Filtered, true),
+        "eos" | "end" | "end_turn" | "stop_sequence" => (Finish::Whole(StopReason::Stop), false),
+        "max_tokens" => (Finish::Whole(StopReason::Length), false),
+        "tool_use" | "tool_call" => (Finish::Whole(StopReason::ToolUse), false),
+        _ => (Finish::Failed, false),
+    }
+}
+
+fn is_whole_object(json: &str) -> bool {
+    json.trim_end().ends_with('}') && serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok()
+}
