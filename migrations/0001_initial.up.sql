@@ -210,6 +210,7 @@ CREATE TABLE steps (
         ('pure', 'idempotent', 'reconcilable', 'once')),
     name        TEXT    NOT NULL,          -- the tool, or the model's id
     tries       INTEGER NOT NULL,
+    call_id     TEXT,                      -- a tool call's id in the model's answer
     reservation BLOB    REFERENCES reservations (id),
     entry       BLOB    REFERENCES entries (id),
     note        TEXT,

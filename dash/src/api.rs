@@ -42,14 +42,22 @@ impl BudgetRequest {
     /// A cap in dollars.
     #[must_use]
     pub fn usd(cap: NanoUsd) -> Self {
-        Self { allocated: cap.0, currency: Currency::Usd, thresholds: Thresholds::default() }
+        Self {
+            allocated: cap.0,
+            currency: Currency::Usd,
+            thresholds: Thresholds::default(),
+        }
     }
 
     /// A cap in tokens.
     #[must_use]
     pub fn tokens(cap: u64) -> Self {
         let allocated = i64::try_from(cap).unwrap_or(i64::MAX);
-        Self { allocated, currency: Currency::Tokens, thresholds: Thresholds::default() }
+        Self {
+            allocated,
+            currency: Currency::Tokens,
+            thresholds: Thresholds::default(),
+        }
     }
 
     /// The same with other thresholds.
@@ -88,7 +96,10 @@ pub(crate) fn check_cap(allocated: i64) -> Result<()> {
         return Err(Error::invalid("budget.allocated", "must not be negative"));
     }
     if allocated > NanoUsd::MAX_BUDGET.0 {
-        return Err(Error::invalid("budget.allocated", "is larger than a budget may be"));
+        return Err(Error::invalid(
+            "budget.allocated",
+            "is larger than a budget may be",
+        ));
     }
     Ok(())
 }
@@ -156,7 +167,11 @@ impl CreateSwarm {
     /// One agent in a parallel swarm; everything else can be set on the value.
     #[must_use]
     pub fn new(name: impl Into<String>, task: impl Into<String>) -> Self {
-        Self { name: name.into(), task: task.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            task: task.into(),
+            ..Self::default()
+        }
     }
 
     /// Checks lengths and ranges.
@@ -167,7 +182,12 @@ impl CreateSwarm {
     pub fn validate(&self, agents_max: u32) -> Result<()> {
         check_text("name", &self.name, NAME_MAX)?;
         check_text("task", &self.task, TEXT_MAX)?;
-        check("initialAgents", self.initial_agents.into(), 1, agents_max.into())?;
+        check(
+            "initialAgents",
+            self.initial_agents.into(),
+            1,
+            agents_max.into(),
+        )?;
         if let Some(project) = &self.project {
             check_text("project", project, NAME_MAX)?;
         }
@@ -188,20 +208,36 @@ fn validate_config(config: &SwarmConfig) -> Result<()> {
     check("config.timeoutMs", config.timeout_ms, 1_000, 3_600_000)?;
     check("config.maxRetries", config.max_retries.into(), 0, 10)?;
     check("config.maxTurns", config.max_turns.into(), 1, 1_000)?;
-    check("config.maxOutputTokens", config.max_output_tokens.into(), 0, 10_000_000)?;
+    check(
+        "config.maxOutputTokens",
+        config.max_output_tokens.into(),
+        0,
+        10_000_000,
+    )?;
     check("config.treeDepthMax", config.tree_depth_max.into(), 1, 8)?;
-    check("config.treeFanoutMax", config.tree_fanout_max.into(), 1, 100)?;
+    check(
+        "config.treeFanoutMax",
+        config.tree_fanout_max.into(),
+        1,
+        100,
+    )?;
     if config.instructions.chars().count() > INSTRUCTIONS_MAX {
         let issue = format!("has more than {INSTRUCTIONS_MAX} characters");
         return Err(Error::invalid("config.instructions", issue));
     }
     if config.failure_policy == FailurePolicy::Quorum(0) {
-        return Err(Error::invalid("config.failurePolicy", "a quorum is at least 1"));
+        return Err(Error::invalid(
+            "config.failurePolicy",
+            "a quorum is at least 1",
+        ));
     }
     let mut names = HashSet::new();
     for WorkspaceRoot { name, .. } in &config.workspace {
         if !names.insert(name) {
-            return Err(Error::invalid("config.workspace", format!("`{name}` is there twice")));
+            return Err(Error::invalid(
+                "config.workspace",
+                format!("`{name}` is there twice"),
+            ));
         }
     }
     Ok(())
@@ -214,7 +250,10 @@ pub(crate) fn check_text(field: &str, text: &str, max: usize) -> Result<()> {
     }
     let length = text.chars().count();
     if length > max {
-        return Err(Error::invalid(field, format!("has {length} characters, at most {max}")));
+        return Err(Error::invalid(
+            field,
+            format!("has {length} characters, at most {max}"),
+        ));
     }
     Ok(())
 }
@@ -242,7 +281,13 @@ impl SpawnAgent {
     /// An agent that starts to work on `task` at once.
     #[must_use]
     pub fn new(swarm_id: SwarmId, name: impl Into<String>, task: impl Into<String>) -> Self {
-        Self { swarm_id, name: name.into(), task: Some(task.into()), model: None, budget: None }
+        Self {
+            swarm_id,
+            name: name.into(),
+            task: Some(task.into()),
+            model: None,
+            budget: None,
+        }
     }
 
     /// Checks lengths and ranges.
@@ -365,7 +410,10 @@ impl SwarmOutcome {
         } else {
             ErrorKind::Conflict
         };
-        Err(Error::new(kind, format!("swarm `{}` did not complete: {error}", self.swarm.name)))
+        Err(Error::new(
+            kind,
+            format!("swarm `{}` did not complete: {error}", self.swarm.name),
+        ))
     }
 }
 

@@ -37,7 +37,10 @@ impl UnixMillis {
     /// This instant plus a duration; saturates at the end of time.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; zero if it is not after.
@@ -79,9 +82,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the clock"
+    )]
     fn now(&self) -> UnixMillis {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -103,12 +111,19 @@ pub struct UlidSource {
 }
 
 impl IdSource for UlidSource {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that mints random ids")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that mints random ids"
+    )]
     fn next(&self, at: UnixMillis) -> u128 {
         let millis = u64::try_from(at.0).unwrap_or(0);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = Ulid::from_parts(millis, Ulid::generate().random()).0;
-        *last = if fresh > *last { fresh } else { last.saturating_add(1) };
+        *last = if fresh > *last {
+            fresh
+        } else {
+            last.saturating_add(1)
+        };
         *last
     }
 }
@@ -121,7 +136,10 @@ mod tests {
     fn time_survives_rfc3339() {
         let at = UnixMillis(1_770_028_921_123);
         assert_eq!(at.to_rfc3339(), "2026-02-02T10:42:01.123Z");
-        assert_eq!(UnixMillis::from_rfc3339("2026-02-02T10:42:01.123Z"), Some(at));
+        assert_eq!(
+            UnixMillis::from_rfc3339("2026-02-02T10:42:01.123Z"),
+            Some(at)
+        );
     }
 
     #[test]

@@ -85,7 +85,12 @@ impl Error {
     /// A new error of `kind`. `message` is a lower-case fragment without a full stop.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), field: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            field: None,
+            source: None,
+        }
     }
 
     /// A request whose `field` breaks a rule.
@@ -168,7 +173,9 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -186,6 +193,9 @@ mod tests {
 
     #[test]
     fn an_invalid_request_names_its_field() {
-        assert_eq!(Error::invalid("config.model", "unknown").field(), Some("config.model"));
+        assert_eq!(
+            Error::invalid("config.model", "unknown").field(),
+            Some("config.model")
+        );
     }
 }

@@ -596,7 +596,14 @@ impl Event {
             EventSource::System => Cow::Borrowed("system"),
             EventSource::Agent(_) | EventSource::Swarm(_) => Cow::Owned(event.source.to_string()),
         };
-        Self { seq, id: event.id, at: event.at, swarm_id: event.swarm_id, source, kind: event.kind }
+        Self {
+            seq,
+            id: event.id,
+            at: event.at,
+            swarm_id: event.swarm_id,
+            source,
+            kind: event.kind,
+        }
     }
 }
 
@@ -647,8 +654,8 @@ impl<'de> Deserialize<'de> for Event {
         let Some(at) = UnixMillis::from_rfc3339(&raw.timestamp) else {
             return Err(serde::de::Error::custom("timestamp is not RFC 3339"));
         };
-        let kind = EventKind::decode(&raw.type_name, raw.data.get())
-            .map_err(serde::de::Error::custom)?;
+        let kind =
+            EventKind::decode(&raw.type_name, raw.data.get()).map_err(serde::de::Error::custom)?;
         Ok(Self {
             seq: raw.seq,
             id: raw.id,
@@ -678,10 +685,18 @@ mod tests {
     #[test]
     fn an_event_survives_json() {
         let event = sample(
-            AgentStarted { agent_id: AgentId::from_u128(3), attempt: 0, resumed: false }.into(),
+            AgentStarted {
+                agent_id: AgentId::from_u128(3),
+                attempt: 0,
+                resumed: false,
+            }
+            .into(),
         );
         let json = serde_json::to_string(&event).unwrap();
-        assert!(json.contains(r#""type":"agent.started","data":{"agentId":"#), "{json}");
+        assert!(
+            json.contains(r#""type":"agent.started","data":{"agentId":"#),
+            "{json}"
+        );
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 
@@ -704,9 +719,20 @@ mod tests {
     #[test]
     fn the_prd_names_are_all_there() {
         for name in [
-            "agent.spawned", "agent.started", "agent.progress", "agent.completed", "agent.failed",
-            "agent.killed", "agent.paused", "agent.resumed", "swarm.created", "swarm.scaled",
-            "swarm.completed", "swarm.destroyed", "budget.threshold", "budget.exceeded",
+            "agent.spawned",
+            "agent.started",
+            "agent.progress",
+            "agent.completed",
+            "agent.failed",
+            "agent.killed",
+            "agent.paused",
+            "agent.resumed",
+            "swarm.created",
+            "swarm.scaled",
+            "swarm.completed",
+            "swarm.destroyed",
+            "budget.threshold",
+            "budget.exceeded",
             "system.error",
         ] {
             assert!(EventKind::NAMES.contains(&name), "{name}");

@@ -78,19 +78,49 @@ impl Settings {
     /// [`Invalid`](crate::ErrorKind::Invalid) with the name of the first field out of its range.
     pub fn validate(&self) -> Result<()> {
         check("project", self.project.chars().count() as u64, 1, 100)?;
-        check("agentsPerSwarmMax", self.agents_per_swarm_max.into(), 1, 100_000)?;
+        check(
+            "agentsPerSwarmMax",
+            self.agents_per_swarm_max.into(),
+            1,
+            100_000,
+        )?;
         check("agentsTotalMax", self.agents_total_max.into(), 1, 1_000_000)?;
-        check("callsPerProviderMax", self.calls_per_provider_max.into(), 1, 100_000)?;
+        check(
+            "callsPerProviderMax",
+            self.calls_per_provider_max.into(),
+            1,
+            100_000,
+        )?;
         check("toolsParallelMax", self.tools_parallel_max.into(), 1, 64)?;
         check("toolTimeoutMs", self.tool_timeout_ms, 1, 3_600_000)?;
-        check("toolOutputBytesMax", self.tool_output_bytes_max as u64, 1_024, 16 << 20)?;
-        check("outputTokensFloor", self.output_tokens_floor.into(), 1, 100_000)?;
-        check("taskInputBytesMax", self.task_input_bytes_max as u64, 1_024, 16 << 20)?;
+        check(
+            "toolOutputBytesMax",
+            self.tool_output_bytes_max as u64,
+            1_024,
+            16 << 20,
+        )?;
+        check(
+            "outputTokensFloor",
+            self.output_tokens_floor.into(),
+            1,
+            100_000,
+        )?;
+        check(
+            "taskInputBytesMax",
+            self.task_input_bytes_max as u64,
+            1_024,
+            16 << 20,
+        )?;
         check("inboxMax", self.inbox_max.into(), 1, 10_000)?;
         check("retryBaseMs", self.retry_base_ms, 1, 300_000)?;
         check("retryCapMs", self.retry_cap_ms, 1, 300_000)?;
         check("storeRetryMs", self.store_retry_ms, 10, 60_000)?;
-        check("broadcastCapacity", self.broadcast_capacity as u64, 16, 1_000_000)
+        check(
+            "broadcastCapacity",
+            self.broadcast_capacity as u64,
+            16,
+            1_000_000,
+        )
     }
 
     /// [`Settings::tool_timeout_ms`] as a duration.
@@ -105,7 +135,10 @@ pub(crate) fn check(field: &str, value: u64, min: u64, max: u64) -> Result<()> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("must be between {min} and {max}, is {value}")))
+    Err(Error::invalid(
+        field,
+        format!("must be between {min} and {max}, is {value}"),
+    ))
 }
 
 #[cfg(test)]
@@ -119,7 +152,13 @@ mod tests {
 
     #[test]
     fn a_limit_out_of_range_is_named() {
-        let settings = Settings { tools_parallel_max: 0, ..Settings::default() };
-        assert_eq!(settings.validate().unwrap_err().field(), Some("toolsParallelMax"));
+        let settings = Settings {
+            tools_parallel_max: 0,
+            ..Settings::default()
+        };
+        assert_eq!(
+            settings.validate().unwrap_err().field(),
+            Some("toolsParallelMax")
+        );
     }
 }

@@ -42,8 +42,8 @@ pub mod scripted;
 pub mod http;
 pub mod openai_chat;
 
-pub use fold::MessageBuilder;
 pub use crate::model::pricing::{Model, ModelPrice};
+pub use fold::MessageBuilder;
 pub use scripted::{ScriptedLlm, ScriptedReply};
 
 /// A tool as a model sees it.
@@ -184,13 +184,23 @@ impl LlmError {
     /// An error that cannot have cost money.
     #[must_use]
     pub fn unbilled(kind: LlmErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after_ms: None, billing: Billing::None }
+        Self {
+            kind,
+            message: message.into(),
+            retry_after_ms: None,
+            billing: Billing::None,
+        }
     }
 
     /// An error after the request was on its way.
     #[must_use]
     pub fn billed_unknown(kind: LlmErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after_ms: None, billing: Billing::Unknown }
+        Self {
+            kind,
+            message: message.into(),
+            retry_after_ms: None,
+            billing: Billing::Unknown,
+        }
     }
 
     /// The server's wish to wait.
@@ -320,14 +330,20 @@ impl LlmStream {
     /// Wraps a stream of events.
     #[must_use]
     pub fn new(events: impl Stream<Item = LlmEvent> + Send + 'static) -> Self {
-        Self { inner: Box::pin(events), ended: false }
+        Self {
+            inner: Box::pin(events),
+            ended: false,
+        }
     }
 
     /// A stream that fails at once.
     #[must_use]
     pub fn failed(error: LlmError, provider: &str, model: &str) -> Self {
         let message = MessageBuilder::new(provider, model).into_message(StopReason::Error);
-        Self::new(futures_util::stream::iter([LlmEvent::Error { error, message }]))
+        Self::new(futures_util::stream::iter([LlmEvent::Error {
+            error,
+            message,
+        }]))
     }
 
     /// Reads to the end.
@@ -367,7 +383,9 @@ impl Stream for LlmStream {
 
 impl fmt::Debug for LlmStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LlmStream").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("LlmStream")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 

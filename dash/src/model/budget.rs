@@ -8,9 +8,7 @@ use crate::env::UnixMillis;
 use crate::ids::{AgentId, BudgetId, ReservationId};
 
 /// What a budget counts.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Currency {
     /// Nano-dollars.
     #[default]
@@ -33,9 +31,7 @@ impl Currency {
 }
 
 /// What a call costs or may cost, in both currencies.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Amount {
     /// Money.
     pub usd: NanoUsd,
@@ -193,7 +189,11 @@ impl Budget {
     /// What is left for new reservations; `None` = no cap.
     #[must_use]
     pub fn available(&self) -> Option<i64> {
-        self.allocated.map(|cap| cap.saturating_sub(self.charged()).saturating_sub(self.reserved).max(0))
+        self.allocated.map(|cap| {
+            cap.saturating_sub(self.charged())
+                .saturating_sub(self.reserved)
+                .max(0)
+        })
     }
 
     /// Charged part of the cap in whole per cent, rounded down; 0 without a cap.

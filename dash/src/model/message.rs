@@ -96,9 +96,7 @@ pub enum StopReason {
 }
 
 /// Tokens of one or more model calls. The four counts never overlap.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Usage {
     /// Input tokens that were not read from or written to a cache.
@@ -116,7 +114,10 @@ pub struct Usage {
     pub reasoning: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -125,7 +126,9 @@ impl Usage {
     /// All input tokens, cached or not.
     #[must_use]
     pub const fn prompt(self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+        self.input
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_write)
     }
 
     /// All tokens.
@@ -146,9 +149,7 @@ impl std::ops::AddAssign for Usage {
 }
 
 /// How a user message came into the conversation.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageOrigin {
     /// The task itself.
@@ -267,6 +268,9 @@ impl Message {
     /// A user message of one text.
     #[must_use]
     pub fn user(text: impl Into<String>, origin: MessageOrigin) -> Self {
-        Self::User(UserMessage { content: vec![ContentBlock::text(text)], origin })
+        Self::User(UserMessage {
+            content: vec![ContentBlock::text(text)],
+            origin,
+        })
     }
 }

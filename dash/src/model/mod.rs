@@ -100,9 +100,11 @@ pub mod swarm;
 pub mod task;
 
 pub use agent::{Agent, AgentStatus, Progress};
-pub use budget::{Amount, Budget, BudgetScope, Currency, Reservation, ReservationState, Thresholds};
-pub use inbox::{Queue, Ticket, TicketState};
+pub use budget::{
+    Amount, Budget, BudgetScope, Currency, Reservation, ReservationState, Thresholds,
+};
 pub use entry::{Entry, EntryBody};
+pub use inbox::{Queue, Ticket, TicketState};
 pub use message::{
     AssistantBlock, AssistantMessage, ContentBlock, Message, MessageOrigin, StopReason, ToolCall,
     ToolResultMessage, Usage, UserMessage,
@@ -119,7 +121,11 @@ pub type Version = u64;
 mod tests {
     use super::*;
 
-    fn walk<T: Copy + PartialEq + std::fmt::Debug>(start: T, all: &[T], moves: fn(T) -> &'static [T]) {
+    fn walk<T: Copy + PartialEq + std::fmt::Debug>(
+        start: T,
+        all: &[T],
+        moves: fn(T) -> &'static [T],
+    ) {
         let mut seen = vec![start];
         let mut at = 0;
         while at < seen.len() {
@@ -145,7 +151,9 @@ mod tests {
 
     #[test]
     fn an_illegal_move_names_both_states() {
-        let err = AgentStatus::Completed.check_move(AgentStatus::Running).unwrap_err();
+        let err = AgentStatus::Completed
+            .check_move(AgentStatus::Running)
+            .unwrap_err();
         assert_eq!(err.kind(), crate::ErrorKind::Conflict);
         assert!(err.to_string().contains("completed") && err.to_string().contains("running"));
     }
@@ -154,7 +162,10 @@ mod tests {
     fn status_text_round_trips() {
         for status in AgentStatus::ALL {
             assert_eq!(status.as_str().parse::<AgentStatus>().unwrap(), *status);
-            assert_eq!(serde_json::to_string(status).unwrap(), format!("\"{status}\""));
+            assert_eq!(
+                serde_json::to_string(status).unwrap(),
+                format!("\"{status}\"")
+            );
         }
     }
 }

@@ -14,7 +14,18 @@ use crate::{Error, Result};
 ///
 /// Arithmetic saturates at ±9.2 billion USD, far above [`NanoUsd::MAX_BUDGET`].
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(transparent)]
 pub struct NanoUsd(pub i64);
@@ -37,7 +48,10 @@ impl NanoUsd {
     /// The amount as a float of dollars, for display and for JSON bodies that carry dollars.
     /// Never computed with.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a display value; the integer stays the truth")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a display value; the integer stays the truth"
+    )]
     pub fn as_usd_f64(self) -> f64 {
         self.0 as f64 / PER_USD as f64
     }
@@ -64,11 +78,19 @@ impl FromStr for NanoUsd {
         if fraction.len() > 9 {
             return wrong("has more than nine decimals");
         }
-        let whole: i64 = if whole.is_empty() { 0 } else {
-            match whole.parse() { Ok(n) => n, Err(_) => return wrong("is too large") }
+        let whole: i64 = if whole.is_empty() {
+            0
+        } else {
+            match whole.parse() {
+                Ok(n) => n,
+                Err(_) => return wrong("is too large"),
+            }
         };
         let nanos: i64 = format!("{fraction:0<9}").parse().unwrap_or(0);
-        match whole.checked_mul(PER_USD).and_then(|n| n.checked_add(nanos)) {
+        match whole
+            .checked_mul(PER_USD)
+            .and_then(|n| n.checked_add(nanos))
+        {
             Some(total) => Ok(Self(sign * total)),
             None => wrong("is too large"),
         }
@@ -82,7 +104,10 @@ impl fmt::Display for NanoUsd {
         let fraction = format!("{:09}", abs % PER_USD.unsigned_abs());
         let short = fraction.trim_end_matches('0');
         let sign = if self.0 < 0 { "-" } else { "" };
-        f.pad(&format!("{sign}${}.{short:0<2}", abs / PER_USD.unsigned_abs()))
+        f.pad(&format!(
+            "{sign}${}.{short:0<2}",
+            abs / PER_USD.unsigned_abs()
+        ))
     }
 }
 
@@ -141,7 +166,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<NanoUsd>().unwrap(), NanoUsd(nanos), "{text}");
         }
-        for text in ["", ".", "1e3", "0.0000000001", "abc", "99999999999999", "1.2.3", "NaN"] {
+        for text in [
+            "",
+            ".",
+            "1e3",
+            "0.0000000001",
+            "abc",
+            "99999999999999",
+            "1.2.3",
+            "NaN",
+        ] {
             assert!(text.parse::<NanoUsd>().is_err(), "{text}");
         }
     }

@@ -40,9 +40,19 @@ impl ModelPrice {
     #[must_use]
     pub fn worst_case(self, input: u64, output: u64) -> Amount {
         let dearest = self.input.max(self.cache_read).max(self.cache_write);
-        let price = Self { input: dearest, ..self };
-        let usage = Usage { input, output, ..Usage::default() };
-        Amount { usd: price.cost(usage), tokens: usage.total() }
+        let price = Self {
+            input: dearest,
+            ..self
+        };
+        let usage = Usage {
+            input,
+            output,
+            ..Usage::default()
+        };
+        Amount {
+            usd: price.cost(usage),
+            tokens: usage.total(),
+        }
     }
 }
 
@@ -107,10 +117,17 @@ mod tests {
     #[test]
     fn cost_is_exact_for_hand_computed_rows() {
         // USD 3 / 15 per million: 1,543 in and 892 out are 4,629,000 + 13,380,000 nano-dollars.
-        let usage = Usage { input: 1_543, output: 892, ..Usage::default() };
+        let usage = Usage {
+            input: 1_543,
+            output: 892,
+            ..Usage::default()
+        };
         assert_eq!(usd_per_million("3", "15").cost(usage), NanoUsd(18_009_000));
         // A price below one nano-dollar a token rounds the sum up once, not each token.
-        let usage = Usage { input: 3, ..Usage::default() };
+        let usage = Usage {
+            input: 3,
+            ..Usage::default()
+        };
         assert_eq!(usd_per_million("0.0005", "0").cost(usage), NanoUsd(2));
     }
 
@@ -119,7 +136,11 @@ mod tests {
         let mut price = usd_per_million("5", "25");
         price.cache_write = "6.25".parse().unwrap();
         let worst = price.worst_case(1_000, 100);
-        let written = Usage { cache_write: 1_000, output: 100, ..Usage::default() };
+        let written = Usage {
+            cache_write: 1_000,
+            output: 100,
+            ..Usage::default()
+        };
         assert!(worst.usd >= price.cost(written));
         assert_eq!(worst.tokens, 1_100);
     }

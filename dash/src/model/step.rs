@@ -46,9 +46,7 @@ impl StepKind {
 }
 
 /// What may be done with a step whose outcome is unknown after a crash.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SideEffect {
     /// It changes nothing: run it again.
@@ -146,12 +144,21 @@ impl std::str::FromStr for StepKey {
                 return Some(Self::Model { turn, attempt: 0 });
             }
             if let Some(attempt) = rest.strip_prefix("m.") {
-                return Some(Self::Model { turn, attempt: attempt.parse().ok()? });
+                return Some(Self::Model {
+                    turn,
+                    attempt: attempt.parse().ok()?,
+                });
             }
-            Some(Self::Tool { turn, index: rest.strip_prefix('c')?.parse().ok()? })
+            Some(Self::Tool {
+                turn,
+                index: rest.strip_prefix('c')?.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| {
-            crate::Error::invalid("step", format!("`{text}` is not a step key such as `t3/c0`"))
+            crate::Error::invalid(
+                "step",
+                format!("`{text}` is not a step key such as `t3/c0`"),
+            )
         })
     }
 }

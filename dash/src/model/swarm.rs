@@ -49,8 +49,13 @@ pub enum Strategy {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Self; 5] =
-        [Self::Parallel, Self::MapReduce, Self::Pipeline, Self::Tree, Self::Dag];
+    pub const ALL: [Self; 5] = [
+        Self::Parallel,
+        Self::MapReduce,
+        Self::Pipeline,
+        Self::Tree,
+        Self::Dag,
+    ];
 
     /// The wire and SQL form.
     #[must_use]
@@ -75,12 +80,15 @@ impl std::str::FromStr for Strategy {
     type Err = crate::Error;
 
     fn from_str(text: &str) -> crate::Result<Self> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| {
-            crate::Error::invalid(
-                "strategy",
-                format!("`{text}` is unknown: use parallel, map-reduce, pipeline, tree or dag"),
-            )
-        })
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| {
+                crate::Error::invalid(
+                    "strategy",
+                    format!("`{text}` is unknown: use parallel, map-reduce, pipeline, tree or dag"),
+                )
+            })
     }
 }
 

@@ -182,7 +182,8 @@ impl OrchestratorBuilder {
             Arc::clone(&closed),
         );
         let mut snapshot = load::alive(self.store.as_ref()).await?;
-        if let Some((project, budget)) = load::project(self.store.as_ref(), &settings.project).await?
+        if let Some((project, budget)) =
+            load::project(self.store.as_ref(), &settings.project).await?
         {
             snapshot.projects.push(project);
             snapshot.budgets.push(budget);
@@ -194,7 +195,14 @@ impl OrchestratorBuilder {
         engine.spawn(coordinator.run());
         engine.close();
         Ok(Orchestrator {
-            inner: Arc::new(Inner { shared, sender, live, stop, closed, engine }),
+            inner: Arc::new(Inner {
+                shared,
+                sender,
+                live,
+                stop,
+                closed,
+                engine,
+            }),
             expected: None,
         })
     }
@@ -203,7 +211,9 @@ impl OrchestratorBuilder {
 /// The time of the newest event, so that time never goes back in the log.
 async fn newest(store: &dyn Store) -> Result<crate::env::UnixMillis> {
     let head = store.head_seq().await?;
-    let last = store.list_events(&EventFilter::default(), head.saturating_sub(1), 1).await?;
+    let last = store
+        .list_events(&EventFilter::default(), head.saturating_sub(1), 1)
+        .await?;
     Ok(last.first().map(|event| event.at).unwrap_or_default())
 }
 

@@ -60,7 +60,11 @@ pub(crate) struct SinkSlot {
 
 impl SinkSlot {
     pub(crate) fn new(sink: Arc<dyn EventSink>) -> Self {
-        Self { sink, dead: false, slow: false }
+        Self {
+            sink,
+            dead: false,
+            slow: false,
+        }
     }
 }
 
@@ -177,21 +181,55 @@ impl Coordinator {
 
     fn input(&mut self, message: Message) -> Option<Input> {
         Some(match message {
-            Message::Command { command, expected, reply } => {
-                Input::Command { command, expected, reply: self.register(reply) }
-            }
-            Message::Advance { agent_id, attempt, advance, reply } => {
-                Input::Advance { agent_id, attempt, advance, reply: self.register(reply) }
-            }
-            Message::Progress { agent_id, progress, reply } => {
-                Input::Progress { agent_id, progress, reply: self.register(reply) }
-            }
-            Message::Delegate { agent_id, step, delegation, reply } => {
-                Input::Delegate { agent_id, step, delegation, reply: self.register(reply) }
-            }
-            Message::Detached { agent_id, attempt, failure } => {
-                Input::Detached { agent_id, attempt, failure }
-            }
+            Message::Command {
+                command,
+                expected,
+                reply,
+            } => Input::Command {
+                command,
+                expected,
+                reply: self.register(reply),
+            },
+            Message::Advance {
+                agent_id,
+                attempt,
+                advance,
+                reply,
+            } => Input::Advance {
+                agent_id,
+                attempt,
+                advance,
+                reply: self.register(reply),
+            },
+            Message::Progress {
+                agent_id,
+                progress,
+                reply,
+            } => Input::Progress {
+                agent_id,
+                progress,
+                reply: self.register(reply),
+            },
+            Message::Delegate {
+                agent_id,
+                step,
+                delegation,
+                reply,
+            } => Input::Delegate {
+                agent_id,
+                step,
+                delegation,
+                reply: self.register(reply),
+            },
+            Message::Detached {
+                agent_id,
+                attempt,
+                failure,
+            } => Input::Detached {
+                agent_id,
+                attempt,
+                failure,
+            },
             Message::RetryDue { agent_id, attempt } => Input::RetryDue { agent_id, attempt },
             Message::Drain { .. } => return None,
         })
@@ -281,11 +319,19 @@ impl Coordinator {
         if self.state.agents.get(id).is_some() {
             return Ok(());
         }
-        let found = self.shared.store.find_agent(id).await.map_err(LoadError::Store)?;
+        let found = self
+            .shared
+            .store
+            .find_agent(id)
+            .await
+            .map_err(LoadError::Store)?;
         if let Some(agent) = found {
             self.load_swarm(agent.swarm_id).await?;
             let agents = vec![agent];
-            self.load(super::decide::Snapshot { agents, ..Default::default() });
+            self.load(super::decide::Snapshot {
+                agents,
+                ..Default::default()
+            });
         }
         Ok(())
     }
@@ -294,7 +340,12 @@ impl Coordinator {
         if self.state.tasks.get(id).is_some() {
             return Ok(());
         }
-        let found = self.shared.store.find_task(id).await.map_err(LoadError::Store)?;
+        let found = self
+            .shared
+            .store
+            .find_task(id)
+            .await
+            .map_err(LoadError::Store)?;
         match found {
             Some(task) => self.load_swarm(task.swarm_id).await,
             None => Ok(()),
@@ -343,7 +394,9 @@ impl Coordinator {
             match self.shared.store.commit(out.changes.clone()).await {
                 Err(StoreError::Full) => {
                     if !std::mem::replace(&mut reported, true) {
-                        tracing::error!("the disk is full: nothing is written until there is space");
+                        tracing::error!(
+                            "the disk is full: nothing is written until there is space"
+                        );
                     }
                     if !self.wait_for_space().await {
                         return Err(StoreError::Closed);
@@ -383,29 +436,35 @@ impl Coordinator {
         let mut troubles = Vec::new();
         for slot in self.sinks.iter_mut().filter(|slot| !slot.dead) {
             let began = tokio::time::Instant::now();
-            let emitted =
-                std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
+            let emitted = std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
             let name = slot.sink.name();
             if let Err(panic) = emitted {
                 slot.dead = true;
                 let why = crate::spawn::panic_message(panic.as_ref());
                 troubles.push(format!("sink `{name}` is not told any more: {why}"));
             } else if began.elapsed() > SLOW_SINK && !std::mem::replace(&mut slot.slow, true) {
-                troubles.push(format!("sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"));
+                troubles.push(format!(
+                    "sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"
+                ));
             }
         }
         for error in troubles {
             tracing::error!(%error, "event sink");
             let now = self.shared.clock.now();
             let mut decision = Decision::new(&mut self.state, now, self.ids.as_ref());
-            decision.trouble(SystemError { component: "sink".to_owned(), error });
+            decision.trouble(SystemError {
+                component: "sink".to_owned(),
+                error,
+            });
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Start(id) => {
-                let Some(agent) = self.state.agents.get(id).cloned() else { return };
+                let Some(agent) = self.state.agents.get(id).cloned() else {
+                    return;
+                };
                 if agent.status.is_terminal() {
                     return;
                 }
@@ -414,7 +473,11 @@ impl Coordinator {
                 }
             }
             Effect::Cancel(id) => self.executor.cancel(id),
-            Effect::RetryAt { agent_id, attempt, at } => {
+            Effect::RetryAt {
+                agent_id,
+                attempt,
+                at,
+            } => {
                 self.executor.retry_at(agent_id, attempt, at);
             }
         }
@@ -457,8 +520,16 @@ struct Ended {
 
 impl Ended {
     fn of(out: &Output) -> Self {
-        let agents = out.changes.agents.iter().filter(|w| w.row.status.is_terminal());
-        let swarms = out.changes.swarms.iter().filter(|w| w.row.status.is_terminal());
+        let agents = out
+            .changes
+            .agents
+            .iter()
+            .filter(|w| w.row.status.is_terminal());
+        let swarms = out
+            .changes
+            .swarms
+            .iter()
+            .filter(|w| w.row.status.is_terminal());
         Self {
             agents: agents.map(|w| w.row.id).collect(),
             swarms: swarms.map(|w| w.row.id).collect(),

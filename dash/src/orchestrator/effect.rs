@@ -1,9 +1,7 @@
 //! What decisions come in as and go out as: inputs, replies, effects.
 
 use crate::Error;
-use crate::api::{
-    BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution, SpawnAgent,
-};
+use crate::api::{BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution, SpawnAgent};
 use crate::env::UnixMillis;
 use crate::ids::{AgentId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
@@ -27,25 +25,64 @@ pub(crate) enum Command {
     ResumeAgent(AgentId),
     KillAgent(AgentId),
     RetryAgent(AgentId),
-    Send { agent_id: AgentId, queue: Queue, text: String },
+    Send {
+        agent_id: AgentId,
+        queue: Queue,
+        text: String,
+    },
     CreateTask(Box<CreateTask>),
-    AssignTask { task_id: TaskId, agent_id: AgentId },
-    CompleteTask { task_id: TaskId, output: String },
+    AssignTask {
+        task_id: TaskId,
+        agent_id: AgentId,
+    },
+    CompleteTask {
+        task_id: TaskId,
+        output: String,
+    },
     CancelTask(TaskId),
-    Allocate { owner: BudgetOwner, allocated: Option<i64> },
+    Allocate {
+        owner: BudgetOwner,
+        allocated: Option<i64>,
+    },
     BudgetStatus(BudgetOwner),
-    ResolveStep { agent_id: AgentId, key: StepKey, resolution: Resolution },
+    ResolveStep {
+        agent_id: AgentId,
+        key: StepKey,
+        resolution: Resolution,
+    },
 }
 
 /// One thing that happened to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Command { command: Command, expected: Option<Version>, reply: ReplyId },
-    Advance { agent_id: AgentId, attempt: u32, advance: Box<Advance>, reply: ReplyId },
-    Progress { agent_id: AgentId, progress: Progress, reply: ReplyId },
-    Delegate { agent_id: AgentId, step: StepKey, delegation: Box<Delegation>, reply: ReplyId },
+    Command {
+        command: Command,
+        expected: Option<Version>,
+        reply: ReplyId,
+    },
+    Advance {
+        agent_id: AgentId,
+        attempt: u32,
+        advance: Box<Advance>,
+        reply: ReplyId,
+    },
+    Progress {
+        agent_id: AgentId,
+        progress: Progress,
+        reply: ReplyId,
+    },
+    Delegate {
+        agent_id: AgentId,
+        step: StepKey,
+        delegation: Box<Delegation>,
+        reply: ReplyId,
+    },
     /// A spawner's task has ended, well or not.
-    Detached { agent_id: AgentId, attempt: u32, failure: Option<AttemptFailure> },
+    Detached {
+        agent_id: AgentId,
+        attempt: u32,
+        failure: Option<AttemptFailure>,
+    },
     /// The delay of a retry is over.
     RetryDue { agent_id: AgentId, attempt: u32 },
 }
@@ -106,5 +143,9 @@ pub(crate) enum Effect {
     /// End an agent's task now.
     Cancel(AgentId),
     /// Send [`Input::RetryDue`] at this time.
-    RetryAt { agent_id: AgentId, attempt: u32, at: UnixMillis },
+    RetryAt {
+        agent_id: AgentId,
+        attempt: u32,
+        at: UnixMillis,
+    },
 }

@@ -52,7 +52,11 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, running: HashMap::new(), fences: HashMap::new() }
+        Self {
+            shared,
+            running: HashMap::new(),
+            fences: HashMap::new(),
+        }
     }
 
     /// Starts an agent's task.
@@ -103,8 +107,14 @@ impl Executor {
                 }),
             };
             // The coordinator outlives its agents, except when it has stopped for good.
-            let _sent =
-                shared.coordinator.send(Message::Detached { agent_id, attempt, failure }).await;
+            let _sent = shared
+                .coordinator
+                .send(Message::Detached {
+                    agent_id,
+                    attempt,
+                    failure,
+                })
+                .await;
         });
     }
 
@@ -172,7 +182,11 @@ async fn prepare(
         Some(head) => shared.store.list_path(head, ENTRIES_MAX).await?,
         None => Vec::new(),
     };
-    let history = entries.iter().filter_map(|e| e.body.message()).map(Arc::clone).collect();
+    let history = entries
+        .iter()
+        .filter_map(|e| e.body.message())
+        .map(Arc::clone)
+        .collect();
     let system = match config.instructions.as_str() {
         "" => SYSTEM_PROMPT,
         own => own,

@@ -13,12 +13,39 @@ pub(crate) type ReplySender = oneshot::Sender<Result<Reply>>;
 /// One message to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Command { command: Command, expected: Option<Version>, reply: ReplySender },
-    Advance { agent_id: AgentId, attempt: u32, advance: Box<Advance>, reply: ReplySender },
-    Progress { agent_id: AgentId, progress: Progress, reply: ReplySender },
-    Delegate { agent_id: AgentId, step: StepKey, delegation: Box<Delegation>, reply: ReplySender },
-    Detached { agent_id: AgentId, attempt: u32, failure: Option<AttemptFailure> },
-    RetryDue { agent_id: AgentId, attempt: u32 },
+    Command {
+        command: Command,
+        expected: Option<Version>,
+        reply: ReplySender,
+    },
+    Advance {
+        agent_id: AgentId,
+        attempt: u32,
+        advance: Box<Advance>,
+        reply: ReplySender,
+    },
+    Progress {
+        agent_id: AgentId,
+        progress: Progress,
+        reply: ReplySender,
+    },
+    Delegate {
+        agent_id: AgentId,
+        step: StepKey,
+        delegation: Box<Delegation>,
+        reply: ReplySender,
+    },
+    Detached {
+        agent_id: AgentId,
+        attempt: u32,
+        failure: Option<AttemptFailure>,
+    },
+    RetryDue {
+        agent_id: AgentId,
+        attempt: u32,
+    },
     /// Stop granting steps; answered once nothing more will be granted.
-    Drain { reply: ReplySender },
+    Drain {
+        reply: ReplySender,
+    },
 }

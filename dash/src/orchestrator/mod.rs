@@ -23,8 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{
-    BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Paged, Resolution, SpawnAgent,
-    SwarmOutcome,
+    BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Paged, Resolution, SpawnAgent, SwarmOutcome,
 };
 use crate::event::{Delta, Event};
 use crate::ids::{AgentId, EntryId, ReservationId, SwarmId, TaskId, TicketId};
@@ -98,7 +97,10 @@ impl Orchestrator {
     /// version; otherwise they fail with [`Conflict`](ErrorKind::Conflict).
     #[must_use]
     pub fn expecting(&self, version: Version) -> Self {
-        Self { inner: Arc::clone(&self.inner), expected: Some(version) }
+        Self {
+            inner: Arc::clone(&self.inner),
+            expected: Some(version),
+        }
     }
 
     /// What the store is.
@@ -128,7 +130,12 @@ impl Orchestrator {
 
     async fn ask<T: TryFrom<Reply, Error = Error>>(&self, command: Command) -> Result<T> {
         let expected = self.expected;
-        self.send(|reply| Message::Command { command, expected, reply }).await
+        self.send(|reply| Message::Command {
+            command,
+            expected,
+            reply,
+        })
+        .await
     }
 
     // ---- swarms ----
@@ -229,7 +236,10 @@ impl Orchestrator {
     ///
     /// Dropping the future is harmless.
     pub async fn wait_swarm(&self, id: SwarmId) -> Result<SwarmOutcome> {
-        let filter = EventFilter { swarm_id: Some(id), ..EventFilter::default() };
+        let filter = EventFilter {
+            swarm_id: Some(id),
+            ..EventFilter::default()
+        };
         // Following begins before the row is read, so that the end cannot slip in between.
         let head = self.inner.shared.store.head_seq().await?;
         let mut events = self.subscribe(filter, head);
@@ -340,7 +350,12 @@ impl Orchestrator {
     /// [`NotFound`](ErrorKind::NotFound); [`Conflict`](ErrorKind::Conflict) if it has ended;
     /// [`RateLimited`](ErrorKind::RateLimited) if too many messages wait.
     pub async fn steer(&self, agent_id: AgentId, text: impl Into<String>) -> Result<TicketId> {
-        self.ask(Command::Send { agent_id, queue: Queue::Steer, text: text.into() }).await
+        self.ask(Command::Send {
+            agent_id,
+            queue: Queue::Steer,
+            text: text.into(),
+        })
+        .await
     }
 
     /// Sends a message that the agent reads when it would otherwise stop.
@@ -349,7 +364,12 @@ impl Orchestrator {
     ///
     /// As [`steer`](Self::steer).
     pub async fn follow_up(&self, agent_id: AgentId, text: impl Into<String>) -> Result<TicketId> {
-        self.ask(Command::Send { agent_id, queue: Queue::FollowUp, text: text.into() }).await
+        self.ask(Command::Send {
+            agent_id,
+            queue: Queue::FollowUp,
+            text: text.into(),
+        })
+        .await
     }
 
     /// Messages sent to agents and what became of them, in order.
@@ -407,7 +427,12 @@ impl Orchestrator {
         key: StepKey,
         resolution: Resolution,
     ) -> Result<Agent> {
-        self.ask(Command::ResolveStep { agent_id, key, resolution }).await
+        self.ask(Command::ResolveStep {
+            agent_id,
+            key,
+            resolution,
+        })
+        .await
     }
 
     // ---- tasks ----
@@ -465,7 +490,11 @@ impl Orchestrator {
     /// [`NotFound`](ErrorKind::NotFound); [`Conflict`](ErrorKind::Conflict) if an agent works on it
     /// or it is not ready.
     pub async fn complete_task(&self, id: TaskId, output: impl Into<String>) -> Result<Task> {
-        self.ask(Command::CompleteTask { task_id: id, output: output.into() }).await
+        self.ask(Command::CompleteTask {
+            task_id: id,
+            output: output.into(),
+        })
+        .await
     }
 
     /// Cancels a task; an agent that works on it is killed.
@@ -511,7 +540,12 @@ impl Orchestrator {
         filter: &ReservationFilter,
         page: Page<ReservationId>,
     ) -> Result<Paged<Reservation, ReservationId>> {
-        let items = self.inner.shared.store.list_reservations(filter, page).await?;
+        let items = self
+            .inner
+            .shared
+            .store
+            .list_reservations(filter, page)
+            .await?;
         Ok(paged(items, page.size(), |reservation| reservation.id))
     }
 
@@ -528,7 +562,12 @@ impl Orchestrator {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>> {
-        Ok(self.inner.shared.store.list_events(filter, after, limit).await?)
+        Ok(self
+            .inner
+            .shared
+            .store
+            .list_events(filter, after, limit)
+            .await?)
     }
 
     /// Follows events with a `seq` above `after`: stored ones first, then live ones. Give the last
@@ -585,13 +624,20 @@ impl Orchestrator {
         ended.map_err(|_| {
             Error::new(
                 ErrorKind::Unavailable,
-                format!("{} tasks did not end when they were cancelled", shared.tasks.len()),
+                format!(
+                    "{} tasks did not end when they were cancelled",
+                    shared.tasks.len()
+                ),
             )
         })
     }
 }
 
 fn paged<T, Id>(items: Vec<T>, size: usize, id: impl Fn(&T) -> Id) -> Paged<T, Id> {
-    let next = if items.len() >= size { items.last().map(id) } else { None };
+    let next = if items.len() >= size {
+        items.last().map(id)
+    } else {
+        None
+    };
     Paged { items, next }
 }

@@ -48,17 +48,34 @@ impl EnginePort {
 impl AgentPort for EnginePort {
     async fn advance(&self, advance: Advance) -> Result<Grant> {
         let (agent_id, attempt, advance) = (self.agent_id, self.attempt, Box::new(advance));
-        self.ask(|reply| Message::Advance { agent_id, attempt, advance, reply }).await
+        self.ask(|reply| Message::Advance {
+            agent_id,
+            attempt,
+            advance,
+            reply,
+        })
+        .await
     }
 
     async fn report_progress(&self, progress: Progress) -> Result<()> {
         let agent_id = self.agent_id;
-        self.ask(|reply| Message::Progress { agent_id, progress, reply }).await
+        self.ask(|reply| Message::Progress {
+            agent_id,
+            progress,
+            reply,
+        })
+        .await
     }
 
     async fn delegate(&self, step: StepKey, delegation: Delegation) -> Result<DelegationResult> {
         let (agent_id, delegation) = (self.agent_id, Box::new(delegation));
-        self.ask(|reply| Message::Delegate { agent_id, step, delegation, reply }).await
+        self.ask(|reply| Message::Delegate {
+            agent_id,
+            step,
+            delegation,
+            reply,
+        })
+        .await
     }
 
     fn publish_delta(&self, step: StepKey, kind: DeltaKind) {
@@ -67,6 +84,11 @@ impl AgentPort for EnginePort {
         }
         let (agent_id, swarm_id) = (self.agent_id, self.swarm_id);
         // An error means that the last reader has just gone.
-        let _gone = self.deltas.send(Arc::new(Delta { agent_id, swarm_id, step, kind }));
+        let _gone = self.deltas.send(Arc::new(Delta {
+            agent_id,
+            swarm_id,
+            step,
+            kind,
+        }));
     }
 }

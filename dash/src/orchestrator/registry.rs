@@ -42,7 +42,10 @@ impl Registry {
                 return Err(Error::invalid("model", issue));
             }
             if model.max_output_tokens == 0 {
-                return Err(Error::invalid("model", format!("`{id}` may answer nothing")));
+                return Err(Error::invalid(
+                    "model",
+                    format!("`{id}` may answer nothing"),
+                ));
             }
             if by_name.insert(id.clone(), Arc::new(model)).is_some() {
                 return Err(Error::invalid("model", format!("`{id}` is there twice")));
@@ -53,9 +56,20 @@ impl Registry {
             "" if by_name.len() == 1 => by_name.keys().next().cloned(),
             "" => None,
             name if by_name.contains_key(name) => Some(name.to_owned()),
-            name => return Err(Error::invalid("defaultModel", format!("`{name}` is unknown"))),
+            name => {
+                return Err(Error::invalid(
+                    "defaultModel",
+                    format!("`{name}` is unknown"),
+                ));
+            }
         };
-        Ok(Self { providers: by_id, models: Arc::new(by_name), tools, spawner, default_model })
+        Ok(Self {
+            providers: by_id,
+            models: Arc::new(by_name),
+            tools,
+            spawner,
+            default_model,
+        })
     }
 
     /// The id of a model: the one asked for, or the default.
@@ -71,11 +85,19 @@ impl Registry {
         let mut known: Vec<&str> = self.models.keys().map(String::as_str).collect();
         known.sort_unstable();
         let known = known.join(", ");
-        Err(Error::invalid(field, format!("`{asked}` is not registered; there are: {known}")))
+        Err(Error::invalid(
+            field,
+            format!("`{asked}` is not registered; there are: {known}"),
+        ))
     }
 
     pub(crate) fn model(&self, id: &str) -> Result<(Arc<Model>, Arc<dyn LlmProvider>)> {
-        let gone = || Error::new(ErrorKind::NotFound, format!("no model `{id}` is registered"));
+        let gone = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no model `{id}` is registered"),
+            )
+        };
         let model = self.models.get(id).ok_or_else(gone)?;
         let provider = self.providers.get(&model.provider).ok_or_else(gone)?;
         Ok((Arc::clone(model), Arc::clone(provider)))
@@ -86,7 +108,10 @@ impl Registry {
         for name in config.tools.iter().flatten() {
             let known = self.tools.iter().any(|tool| tool.spec().name == *name);
             if !known && name != "report_progress" && name != "delegate" {
-                return Err(Error::invalid("config.tools", format!("there is no tool `{name}`")));
+                return Err(Error::invalid(
+                    "config.tools",
+                    format!("there is no tool `{name}`"),
+                ));
             }
         }
         match Fence::open(&config.workspace) {
@@ -136,7 +161,10 @@ fn check_tools(tools: &[Arc<dyn Tool>]) -> Result<()> {
             return Err(Error::invalid("tool", issue));
         }
         if !spec.parameters.is_object() {
-            let issue = format!("the arguments of `{}` are not a JSON Schema object", spec.name);
+            let issue = format!(
+                "the arguments of `{}` are not a JSON Schema object",
+                spec.name
+            );
             return Err(Error::invalid("tool", issue));
         }
     }

@@ -58,7 +58,11 @@ pub(crate) struct Table<R: Row> {
 
 impl<R: Row> Default for Table<R> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), dirty: Vec::new(), dirty_ids: HashSet::new() }
+        Self {
+            rows: HashMap::new(),
+            dirty: Vec::new(),
+            dirty_ids: HashSet::new(),
+        }
     }
 }
 
@@ -103,9 +107,15 @@ impl<R: Row> Table<R> {
         self.dirty_ids.clear();
         let rows = &self.rows;
         let write = |(id, expected): (R::Id, Option<Version>)| {
-            rows.get(&id).map(|row| RowWrite { row: row.clone(), expected })
+            rows.get(&id).map(|row| RowWrite {
+                row: row.clone(),
+                expected,
+            })
         };
-        std::mem::take(&mut self.dirty).into_iter().filter_map(write).collect()
+        std::mem::take(&mut self.dirty)
+            .into_iter()
+            .filter_map(write)
+            .collect()
     }
 }
 
@@ -130,7 +140,10 @@ impl Plan {
         self.tasks.push(task.id);
         self.by_key.insert(task.key.clone(), task.id);
         for dependency in &task.depends_on {
-            self.dependents.entry(*dependency).or_default().push(task.id);
+            self.dependents
+                .entry(*dependency)
+                .or_default()
+                .push(task.id);
         }
         if task.status == TaskStatus::Ready {
             self.ready.insert((task.ordinal, task.id));
@@ -306,8 +319,12 @@ impl State {
                 self.tasks.forget(task);
             }
         }
-        let agents: Vec<AgentId> =
-            self.agents.iter().filter(|a| a.swarm_id == id).map(|a| a.id).collect();
+        let agents: Vec<AgentId> = self
+            .agents
+            .iter()
+            .filter(|a| a.swarm_id == id)
+            .map(|a| a.id)
+            .collect();
         for agent in agents {
             self.agents.forget(agent);
             self.live.remove(&agent);
@@ -350,7 +367,9 @@ impl State {
 
     /// Whether a swarm is loaded and at work.
     pub(crate) fn is_active(&self, id: SwarmId) -> bool {
-        self.swarms.get(id).is_some_and(|s| s.status == SwarmStatus::Active)
+        self.swarms
+            .get(id)
+            .is_some_and(|s| s.status == SwarmStatus::Active)
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) struct Closed {
 
 impl Closed {
     pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(None) }
+        Self {
+            state: watch::Sender::new(None),
+        }
     }
 
     /// Notes the end, once.
@@ -75,7 +77,15 @@ impl EventStream {
         filter: EventFilter,
         after: u64,
     ) -> Self {
-        Self { store, live, closed, filter, cursor: after, ready: VecDeque::new(), behind: true }
+        Self {
+            store,
+            live,
+            closed,
+            filter,
+            cursor: after,
+            ready: VecDeque::new(),
+            behind: true,
+        }
     }
 
     /// The next event; `None` after the last one of an engine that has stopped.
@@ -111,7 +121,10 @@ impl EventStream {
     }
 
     async fn read_stored(&mut self) -> Result<()> {
-        let events = self.store.list_events(&self.filter, self.cursor, READ_PAGE).await?;
+        let events = self
+            .store
+            .list_events(&self.filter, self.cursor, READ_PAGE)
+            .await?;
         match events.last() {
             Some(last) => self.cursor = last.seq,
             // All that is stored has been read; what came meanwhile waits in `live`.

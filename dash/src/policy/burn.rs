@@ -39,7 +39,10 @@ impl BurnWindow {
             _ => self.samples.push_back((at, charged)),
         }
         while self.samples.len() > SAMPLES_MAX
-            || self.samples.get(1).is_some_and(|second| at.since(second.0) > WINDOW)
+            || self
+                .samples
+                .get(1)
+                .is_some_and(|second| at.since(second.0) > WINDOW)
         {
             self.samples.pop_front();
         }
@@ -69,7 +72,11 @@ impl BurnWindow {
             let millis = left * 60_000 / i128::from(per_minute);
             Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
         });
-        Forecast { per_minute, projected: projected.max(charged), exhausted_in }
+        Forecast {
+            per_minute,
+            projected: projected.max(charged),
+            exhausted_in,
+        }
     }
 }
 

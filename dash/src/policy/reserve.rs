@@ -53,7 +53,8 @@ pub enum Verdict {
 pub fn check(path: &[&Budget], ask: &Ask) -> Verdict {
     let fits = |output: u32, left: fn(&Budget) -> Option<i64>| {
         let worst = ask.worst_case(output);
-        path.iter().all(|b| left(b).is_none_or(|left| worst.in_currency(b.currency) <= left))
+        path.iter()
+            .all(|b| left(b).is_none_or(|left| worst.in_currency(b.currency) <= left))
     };
     if fits(ask.output_tokens, Budget::available) {
         return grant(ask, ask.output_tokens);
@@ -82,7 +83,10 @@ pub fn check(path: &[&Budget], ask: &Ask) -> Verdict {
 }
 
 fn grant(ask: &Ask, output_tokens: u32) -> Verdict {
-    Verdict::Fits { output_tokens, hold: ask.worst_case(output_tokens) }
+    Verdict::Fits {
+        output_tokens,
+        hold: ask.worst_case(output_tokens),
+    }
 }
 
 fn refusal(path: &[&Budget], ask: &Ask, floor: u32) -> Verdict {
@@ -97,7 +101,9 @@ fn refusal(path: &[&Budget], ask: &Ask, floor: u32) -> Verdict {
 
 /// What would be left if every call under way cost nothing.
 fn without_held(budget: &Budget) -> Option<i64> {
-    budget.allocated.map(|cap| cap.saturating_sub(budget.charged()).max(0))
+    budget
+        .allocated
+        .map(|cap| cap.saturating_sub(budget.charged()).max(0))
 }
 
 #[cfg(test)]
@@ -135,11 +141,22 @@ mod tests {
             output: NanoUsd(1_000_000),
             ..ModelPrice::default()
         };
-        Ask { input_tokens: input, output_tokens: output, floor, price }
+        Ask {
+            input_tokens: input,
+            output_tokens: output,
+            floor,
+            price,
+        }
     }
 
     fn verdict(allocated: i64, spent: i64, reserved: i64) -> Verdict {
-        check(&[&budget(None, 0, 0), &budget(Some(allocated), spent, reserved)], &ask(10, 100, 20))
+        check(
+            &[
+                &budget(None, 0, 0),
+                &budget(Some(allocated), spent, reserved),
+            ],
+            &ask(10, 100, 20),
+        )
     }
 
     #[test]
@@ -147,20 +164,38 @@ mod tests {
         let fits = |n| matches!(n, Verdict::Fits { .. });
         assert!(fits(verdict(110, 0, 0)));
         // 60 left, nobody else: shrunk to 50 of output.
-        let Verdict::Fits { output_tokens, hold } = verdict(100, 40, 0) else { panic!() };
+        let Verdict::Fits {
+            output_tokens,
+            hold,
+        } = verdict(100, 40, 0)
+        else {
+            panic!()
+        };
         assert_eq!((output_tokens, hold.usd), (50, NanoUsd(60)));
         // The rest is only held by others: wait.
         assert_eq!(verdict(200, 0, 150), Verdict::Later);
         assert_eq!(verdict(100, 40, 50), Verdict::Later);
         // 29 left for good, 30 needed at least.
-        assert_eq!(verdict(100, 71, 0), Verdict::Never { index: 1, needed: 30 });
+        assert_eq!(
+            verdict(100, 71, 0),
+            Verdict::Never {
+                index: 1,
+                needed: 30
+            }
+        );
     }
 
     #[test]
     fn a_cap_of_zero_refuses_and_a_free_model_passes_it() {
         assert!(matches!(verdict(0, 0, 0), Verdict::Never { .. }));
-        let free = Ask { price: ModelPrice::default(), ..ask(10, 100, 20) };
-        assert!(matches!(check(&[&budget(Some(0), 0, 0)], &free), Verdict::Fits { .. }));
+        let free = Ask {
+            price: ModelPrice::default(),
+            ..ask(10, 100, 20)
+        };
+        assert!(matches!(
+            check(&[&budget(Some(0), 0, 0)], &free),
+            Verdict::Fits { .. }
+        ));
     }
 
     proptest! {

@@ -16,7 +16,11 @@ pub fn delay(
     let doublings = retry.saturating_sub(1).min(31);
     let full = base.saturating_mul(1 << doublings).min(cap);
     let quarter = u64::try_from(full.as_millis() / 4).unwrap_or(u64::MAX);
-    let jitter = if quarter == 0 { 0 } else { random % (quarter + 1) };
+    let jitter = if quarter == 0 {
+        0
+    } else {
+        random % (quarter + 1)
+    };
     let jittered = full.saturating_sub(Duration::from_millis(jitter));
     jittered.max(at_least.unwrap_or_default().min(cap))
 }
@@ -30,8 +34,9 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_cap() {
-        let seconds: Vec<u64> =
-            (1..=11).map(|retry| delay(retry, BASE, CAP, None, 0).as_secs()).collect();
+        let seconds: Vec<u64> = (1..=11)
+            .map(|retry| delay(retry, BASE, CAP, None, 0).as_secs())
+            .collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     }
 
@@ -45,7 +50,13 @@ mod tests {
 
     #[test]
     fn the_servers_wish_wins_when_longer_but_not_over_the_cap() {
-        assert_eq!(delay(1, BASE, CAP, Some(Duration::from_secs(40)), 0).as_secs(), 40);
-        assert_eq!(delay(1, BASE, CAP, Some(Duration::from_secs(4_000)), 0), CAP);
+        assert_eq!(
+            delay(1, BASE, CAP, Some(Duration::from_secs(40)), 0).as_secs(),
+            40
+        );
+        assert_eq!(
+            delay(1, BASE, CAP, Some(Duration::from_secs(4_000)), 0),
+            CAP
+        );
     }
 }

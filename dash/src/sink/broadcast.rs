@@ -21,7 +21,9 @@ impl BroadcastSink {
     /// A fan-out that keeps the last `capacity` commits for slow readers.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { sender: broadcast::Sender::new(capacity.max(1)) }
+        Self {
+            sender: broadcast::Sender::new(capacity.max(1)),
+        }
     }
 
     /// Follows from now on.

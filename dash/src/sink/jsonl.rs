@@ -25,13 +25,25 @@ impl JsonLinesSink {
     pub fn new(out: impl Write + Send + 'static) -> Self {
         let (queue, waiting) = sync_channel(QUEUE_MAX);
         let writer = std::thread::spawn(move || write_all(out, &waiting));
-        Self { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) }
+        Self {
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
+        }
     }
 
     /// Waits until all that was queued is written, and takes no more.
     pub fn close(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(
+            self.queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(writer) = writer {
             // A writer that panicked has written what it could.
             let _ended = writer.join();
@@ -44,7 +56,9 @@ fn write_all(mut out: impl Write, waiting: &Receiver<Vec<Arc<Event>>>) {
         let mut batch = Some(first);
         while let Some(events) = batch {
             for event in events {
-                let Ok(mut line) = serde_json::to_vec(event.as_ref()) else { continue };
+                let Ok(mut line) = serde_json::to_vec(event.as_ref()) else {
+                    continue;
+                };
                 line.push(b'\n');
                 if out.write_all(&line).is_err() {
                     return;

@@ -80,7 +80,11 @@ impl EngineTool {
                 Ok(ToolOutput::text("noted"))
             }
             Self::Delegate => {
-                let Delegate { name, task, budget_usd } = parse_arguments(arguments)?;
+                let Delegate {
+                    name,
+                    task,
+                    budget_usd,
+                } = parse_arguments(arguments)?;
                 let budget_nanos = match budget_usd {
                     Some(text) => {
                         let parsed: crate::Result<NanoUsd> =
@@ -89,7 +93,11 @@ impl EngineTool {
                     }
                     None => None,
                 };
-                let delegation = Delegation { name, task, budget_nanos };
+                let delegation = Delegation {
+                    name,
+                    task,
+                    budget_nanos,
+                };
                 let result = port.delegate(step, delegation).await;
                 let result = result.map_err(|err| ToolError::new(err.chain()))?;
                 match result.outcome {

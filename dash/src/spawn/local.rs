@@ -15,9 +15,7 @@ use super::{
 };
 use crate::env::UnixMillis;
 use crate::event::DeltaKind;
-use crate::llm::{
-    LlmError, LlmErrorKind, LlmEvent, LlmRequest, ToolChoice, ToolSpec,
-};
+use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, ToolChoice, ToolSpec};
 use crate::model::{
     Amount, AssistantMessage, ContentBlock, Message, SideEffect, StepKey, ToolCall,
     ToolResultMessage,
@@ -78,7 +76,14 @@ impl Session {
         let tools: usize = specs.iter().map(bytes).sum();
         let fixed_tokens = (tools + request.system.len()) as u64 + TEMPLATE_OVERHEAD;
         let active_left = request.timeout;
-        Self { request, cx, run, specs: specs.into(), fixed_tokens, active_left }
+        Self {
+            request,
+            cx,
+            run,
+            specs: specs.into(),
+            fixed_tokens,
+            active_left,
+        }
     }
 
     async fn drive(mut self) {
@@ -88,14 +93,20 @@ impl Session {
             let flow = match self.run.next_action() {
                 Action::Model { turn } => self.model_turn(turn, reported, &mut outcomes).await,
                 Action::Tools { turn, calls, cut } => {
-                    self.tool_turn(turn, calls, cut, reported, &mut outcomes).await
+                    self.tool_turn(turn, calls, cut, reported, &mut outcomes)
+                        .await
                 }
                 Action::Complete { result } => {
                     self.finish(reported, Next::Complete { result }).await
                 }
                 Action::TurnLimit => {
-                    let error = format!("no end after {} model calls", self.request.config.max_turns);
-                    let failure = AttemptFailure { error, retryable: false, retry_after: None };
+                    let error =
+                        format!("no end after {} model calls", self.request.config.max_turns);
+                    let failure = AttemptFailure {
+                        error,
+                        retryable: false,
+                        retry_after: None,
+                    };
                     self.finish(reported, Next::Fail(failure)).await
                 }
             };
@@ -113,7 +124,9 @@ impl Session {
     async fn finish(&mut self, outcomes: Vec<Outcome>, next: Next) -> Flow {
         match self.advance(outcomes, next).await {
             Some(Grant::Continue { delivered }) => {
-                delivered.into_iter().for_each(|message| self.run.push(message));
+                delivered
+                    .into_iter()
+                    .for_each(|message| self.run.push(message));
                 Flow::GoOn
             }
             _ => Flow::End,
@@ -130,17 +143,27 @@ impl Session {
     ) -> Flow {
         let intent = self.intent();
         let granted = self.advance(reported, Next::Model { turn, intent }).await;
-        let Some(Grant::Model { key, max_output_tokens, idempotency_key, delivered }) = granted
+        let Some(Grant::Model {
+            key,
+            max_output_tokens,
+            idempotency_key,
+            delivered,
+        }) = granted
         else {
             return Flow::End;
         };
-        delivered.into_iter().for_each(|message| self.run.push(message));
+        delivered
+            .into_iter()
+            .for_each(|message| self.run.push(message));
         let request = self.llm_request(max_output_tokens, idempotency_key);
         match self.call_model(key, request).await {
             Ok(answer) => {
                 let mut answer = with_unique_call_ids(answer);
                 answer.cost = self.request.model.price.cost(answer.usage);
-                let used = Amount { usd: answer.cost, tokens: answer.usage.total() };
+                let used = Amount {
+                    usd: answer.cost,
+                    tokens: answer.usage.total(),
+                };
                 let message = Arc::new(Message::Assistant(answer));
                 self.run.push(Arc::clone(&message));
                 outcomes.push(Outcome::Answered { key, message, used });
@@ -152,8 +175,11 @@ impl Session {
                     retryable: err.kind.is_retryable(),
                     retry_after: err.retry_after(),
                 };
-                let failed =
-                    Outcome::ModelFailed { key, error: err.message, billing: err.billing };
+                let failed = Outcome::ModelFailed {
+                    key,
+                    error: err.message,
+                    billing: err.billing,
+                };
                 self.finish(vec![failed], Next::Fail(failure)).await
             }
         }
@@ -206,10 +232,12 @@ impl Session {
                 Some(LlmEvent::Done { message, .. }) => break Ok(message),
                 Some(LlmEvent::Error { error, .. }) => break Err(error),
                 Some(event) => self.publish(key, event),
-                None => break Err(LlmError::billed_unknown(
-                    LlmErrorKind::StreamCut,
-                    "the answer ended in the middle",
-                )),
+                None => {
+                    break Err(LlmError::billed_unknown(
+                        LlmErrorKind::StreamCut,
+                        "the answer ended in the middle",
+                    ));
+                }
             }
         };
         self.spend(began);
@@ -230,7 +258,10 @@ impl Session {
     fn spend(&mut self, began: UnixMillis) {
         let spent = self.cx.clock.now().since(began);
         // One millisecond stays, so that an exhausted attempt fails in a call, not in between.
-        self.active_left = self.active_left.saturating_sub(spent).max(Duration::from_millis(1));
+        self.active_left = self
+            .active_left
+            .saturating_sub(spent)
+            .max(Duration::from_millis(1));
     }
 
     // ---- tools ----
@@ -243,27 +274,48 @@ impl Session {
         reported: Vec<Outcome>,
         outcomes: &mut Vec<Outcome>,
     ) -> Flow {
-        let prepared: Vec<Prepared> =
-            calls.into_iter().map(|(index, call)| self.prepare(index, call, cut)).collect();
+        let prepared: Vec<Prepared> = calls
+            .into_iter()
+            .map(|(index, call)| self.prepare(index, call, cut))
+            .collect();
         let sequential = prepared.iter().any(|p| p.kind.is_sequential());
         let intents = prepared.iter().map(Prepared::intent).collect();
-        let granted = self.advance(reported, Next::Tools { turn, calls: intents }).await;
-        let Some(Grant::Tools { steps }) = granted else { return Flow::End };
+        let granted = self
+            .advance(
+                reported,
+                Next::Tools {
+                    turn,
+                    calls: intents,
+                },
+            )
+            .await;
+        let Some(Grant::Tools { steps }) = granted else {
+            return Flow::End;
+        };
 
         let began = self.cx.clock.now();
-        let width = if sequential { 1 } else { self.request.limits.parallel_max.max(1) as usize };
+        let width = if sequential {
+            1
+        } else {
+            self.request.limits.parallel_max.max(1) as usize
+        };
         let total = prepared.len();
         let mut done = Vec::with_capacity(total);
         {
             let this = &*self;
-            let run = prepared.into_iter().zip(steps).map(|(call, (key, tries))| async move {
-                this.execute(call, key, tries).await
-            });
+            let run = prepared
+                .into_iter()
+                .zip(steps)
+                .map(|(call, (key, tries))| async move { this.execute(call, key, tries).await });
             // `buffered` starts calls in order; results are taken as they come.
             let mut running = stream::iter(run).buffer_unordered(width);
             while let Some((key, message, duration)) = running.next().await {
                 done.push(Arc::clone(&message));
-                let outcome = Outcome::ToolAnswered { key, message, duration };
+                let outcome = Outcome::ToolAnswered {
+                    key,
+                    message,
+                    duration,
+                };
                 if done.len() == total {
                     // The last one travels with the request for the next step: one commit.
                     outcomes.push(outcome);
@@ -293,8 +345,11 @@ impl Session {
             Kind::Refused(error.clone())
         } else if let Some(tool) = self.request.tools.iter().find(by_name) {
             Kind::Tool(Arc::clone(tool))
-        } else if let Some(tool) =
-            self.request.engine_tools.iter().find(|tool| tool.name() == call.name)
+        } else if let Some(tool) = self
+            .request
+            .engine_tools
+            .iter()
+            .find(|tool| tool.name() == call.name)
         {
             Kind::Engine(*tool)
         } else {
@@ -376,7 +431,10 @@ impl Session {
 /// A tool's task; dropping this stops it.
 struct AbortOnDrop(
     JoinHandle<Result<ToolOutput, ToolError>>,
-    #[expect(dead_code, reason = "held for its drop, which cancels the tool's token")]
+    #[expect(
+        dead_code,
+        reason = "held for its drop, which cancels the tool's token"
+    )]
     tokio_util::sync::DropGuard,
 );
 
@@ -395,7 +453,11 @@ fn panic_text(err: tokio::task::JoinError) -> String {
 }
 
 fn non_empty(content: Vec<ContentBlock>) -> Vec<ContentBlock> {
-    if content.is_empty() { vec![ContentBlock::text("(no output)")] } else { content }
+    if content.is_empty() {
+        vec![ContentBlock::text("(no output)")]
+    } else {
+        content
+    }
 }
 
 struct Prepared {

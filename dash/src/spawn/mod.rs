@@ -34,9 +34,7 @@ use crate::error::Result;
 use crate::event::DeltaKind;
 use crate::ids::{AgentId, SwarmId};
 use crate::llm::{Billing, LlmProvider, Model};
-use crate::model::{
-    Amount, Message, Progress, SideEffect, StepKey, SwarmConfig,
-};
+use crate::model::{Amount, Message, Progress, SideEffect, StepKey, SwarmConfig};
 use crate::tool::{Fence, Tool};
 
 mod engine_tools;
@@ -326,5 +324,8 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned()))
+    format!(
+        "it panicked: {}",
+        text.unwrap_or_else(|| "without a message".to_owned())
+    )
 }

@@ -4,17 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{
-    AssistantBlock, AssistantMessage, ContentBlock, Message, StopReason, ToolCall,
-};
+use crate::model::{AssistantBlock, AssistantMessage, ContentBlock, Message, StopReason, ToolCall};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     /// Call the model for this turn.
-    Model {
-        turn: u32,
-    },
+    Model { turn: u32 },
     /// Run (or, if `cut`, refuse) these calls of the last answer, by their place in it.
     Tools {
         turn: u32,
@@ -22,9 +18,7 @@ pub(super) enum Action {
         cut: bool,
     },
     /// End well.
-    Complete {
-        result: String,
-    },
+    Complete { result: String },
     /// End badly: the turn limit is reached.
     TurnLimit,
 }
@@ -44,7 +38,12 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(history: Vec<Arc<Message>>, turns_done: u32, turns_left: u32) -> Self {
-        let mut run = Self { messages: Vec::new(), turns_done, turns_left, tokens_max: 0 };
+        let mut run = Self {
+            messages: Vec::new(),
+            turns_done,
+            turns_left,
+            tokens_max: 0,
+        };
         for message in history {
             run.add(message);
         }
@@ -78,17 +77,24 @@ impl Run {
         while let Some(message) = self.messages.get(at) {
             ordered.push(Arc::clone(message));
             at += 1;
-            let Message::Assistant(answer) = message.as_ref() else { continue };
-            let order: HashMap<&str, usize> =
-                answer.tool_calls().enumerate().map(|(i, call)| (call.id.as_str(), i)).collect();
+            let Message::Assistant(answer) = message.as_ref() else {
+                continue;
+            };
+            let order: HashMap<&str, usize> = answer
+                .tool_calls()
+                .enumerate()
+                .map(|(i, call)| (call.id.as_str(), i))
+                .collect();
             if order.is_empty() {
                 continue;
             }
             let end = self.messages.iter().skip(at).position(|m| is_assistant(m));
             let end = end.map_or(self.messages.len(), |offset| at + offset);
             let following = self.messages.get(at..end).unwrap_or_default();
-            let (mut results, others): (Vec<_>, Vec<_>) =
-                following.iter().cloned().partition(|m| matches!(**m, Message::ToolResult(_)));
+            let (mut results, others): (Vec<_>, Vec<_>) = following
+                .iter()
+                .cloned()
+                .partition(|m| matches!(**m, Message::ToolResult(_)));
             results.sort_by_key(|m| match m.as_ref() {
                 Message::ToolResult(result) => order.get(result.tool_call_id.as_str()).copied(),
                 Message::User(_) | Message::Assistant(_) => None,
@@ -103,10 +109,12 @@ impl Run {
     /// What comes next.
     pub(super) fn next_action(&self) -> Action {
         let last = self.messages.iter().rposition(|m| is_assistant(m));
-        let answer = last.and_then(|i| self.messages.get(i)).and_then(|m| match m.as_ref() {
-            Message::Assistant(answer) => Some(answer),
-            Message::User(_) | Message::ToolResult(_) => None,
-        });
+        let answer = last
+            .and_then(|i| self.messages.get(i))
+            .and_then(|m| match m.as_ref() {
+                Message::Assistant(answer) => Some(answer),
+                Message::User(_) | Message::ToolResult(_) => None,
+            });
         let (Some(last), Some(answer)) = (last, answer) else {
             return self.model();
         };
@@ -125,16 +133,28 @@ impl Run {
             .collect();
         if !calls.is_empty() {
             let cut = answer.stop_reason == StopReason::Length;
-            return Action::Tools { turn: self.turns_done, calls, cut };
+            return Action::Tools {
+                turn: self.turns_done,
+                calls,
+                cut,
+            };
         }
-        if after.is_empty() { Action::Complete { result: answer.text() } } else { self.model() }
+        if after.is_empty() {
+            Action::Complete {
+                result: answer.text(),
+            }
+        } else {
+            self.model()
+        }
     }
 
     const fn model(&self) -> Action {
         if self.turns_left == 0 {
             Action::TurnLimit
         } else {
-            Action::Model { turn: self.turns_done + 1 }
+            Action::Model {
+                turn: self.turns_done + 1,
+            }
         }
     }
 }
@@ -163,9 +183,9 @@ fn tokens_max(message: &Message) -> u64 {
 fn assistant_bytes(block: &AssistantBlock) -> usize {
     match block {
         AssistantBlock::Text { text, signature }
-        | AssistantBlock::Thinking { text, signature, .. } => {
-            text.len() + signature.as_ref().map_or(0, String::len)
-        }
+        | AssistantBlock::Thinking {
+            text, signature, ..
+        } => text.len() + signature.as_ref().map_or(0, String::len),
         AssistantBlock::ToolCall(call) => {
             // Quotes and backslashes are escaped once more on the wire, and wrapped by templates.
             call.id.len() + call.name.len() + 2 * call.arguments.to_string().len() + 32
@@ -177,7 +197,9 @@ fn assistant_bytes(block: &AssistantBlock) -> usize {
 pub(super) fn with_unique_call_ids(mut answer: AssistantMessage) -> AssistantMessage {
     let mut seen = HashSet::new();
     for block in &mut answer.content {
-        let AssistantBlock::ToolCall(call) = block else { continue };
+        let AssistantBlock::ToolCall(call) = block else {
+            continue;
+        };
         if call.id.is_empty() {
             "call".clone_into(&mut call.id);
         }
@@ -203,8 +225,10 @@ mod tests {
     }
 
     fn answer(text: &str, calls: &[&str], stop: StopReason) -> Arc<Message> {
-        let mut content =
-            vec![AssistantBlock::Text { text: text.to_owned(), signature: None }];
+        let mut content = vec![AssistantBlock::Text {
+            text: text.to_owned(),
+            signature: None,
+        }];
         for id in calls {
             content.push(AssistantBlock::ToolCall(ToolCall {
                 id: (*id).to_owned(),
@@ -255,15 +279,31 @@ mod tests {
         run.push(result("a"));
         assert_eq!(run.next_action(), Action::Model { turn: 2 });
         run.push(answer("done", &[], StopReason::Stop));
-        assert_eq!(run.next_action(), Action::Complete { result: "done".to_owned() });
+        assert_eq!(
+            run.next_action(),
+            Action::Complete {
+                result: "done".to_owned()
+            }
+        );
         run.push(user("one more thing"));
         assert_eq!(run.next_action(), Action::Model { turn: 3 });
     }
 
     #[test]
     fn calls_of_a_cut_answer_are_marked() {
-        let run = Run::new(vec![user("go"), answer("", &["a"], StopReason::Length)], 1, 5);
-        assert!(matches!(run.next_action(), Action::Tools { cut: true, turn: 1, .. }));
+        let run = Run::new(
+            vec![user("go"), answer("", &["a"], StopReason::Length)],
+            1,
+            5,
+        );
+        assert!(matches!(
+            run.next_action(),
+            Action::Tools {
+                cut: true,
+                turn: 1,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -277,7 +317,12 @@ mod tests {
     #[test]
     fn results_are_sent_in_the_order_of_their_calls() {
         let run = Run::new(
-            vec![user("go"), answer("", &["a", "b"], StopReason::ToolUse), result("b"), result("a")],
+            vec![
+                user("go"),
+                answer("", &["a", "b"], StopReason::ToolUse),
+                result("b"),
+                result("a"),
+            ],
             1,
             5,
         );
@@ -294,12 +339,16 @@ mod tests {
 
     #[test]
     fn double_call_ids_are_told_apart() {
-        let Message::Assistant(twice) = answer("", &["a", "a", ""], StopReason::ToolUse).as_ref().clone()
+        let Message::Assistant(twice) = answer("", &["a", "a", ""], StopReason::ToolUse)
+            .as_ref()
+            .clone()
         else {
             panic!()
         };
-        let ids: Vec<String> =
-            with_unique_call_ids(twice).tool_calls().map(|c| c.id.clone()).collect();
+        let ids: Vec<String> = with_unique_call_ids(twice)
+            .tool_calls()
+            .map(|c| c.id.clone())
+            .collect();
         assert_eq!(ids, ["a", "a-2", "call"]);
     }
 

@@ -145,15 +145,18 @@ impl From<StoreError> for Error {
             StoreError::Conflict { what, .. } => {
                 (ErrorKind::Conflict, format!("failed to write the {what}"))
             }
-            StoreError::Constraint { .. } => {
-                (ErrorKind::Internal, "failed to write to the store".to_owned())
-            }
-            StoreError::Full | StoreError::Locked { .. } | StoreError::ReadOnly { .. } => {
-                (ErrorKind::Unavailable, "the store cannot be written to".to_owned())
-            }
-            StoreError::Open { .. } => {
-                (ErrorKind::Unavailable, "the store cannot be opened".to_owned())
-            }
+            StoreError::Constraint { .. } => (
+                ErrorKind::Internal,
+                "failed to write to the store".to_owned(),
+            ),
+            StoreError::Full | StoreError::Locked { .. } | StoreError::ReadOnly { .. } => (
+                ErrorKind::Unavailable,
+                "the store cannot be written to".to_owned(),
+            ),
+            StoreError::Open { .. } => (
+                ErrorKind::Unavailable,
+                "the store cannot be opened".to_owned(),
+            ),
             StoreError::NotDash { .. }
             | StoreError::Newer { .. }
             | StoreError::Checksum { .. }
@@ -282,7 +285,10 @@ impl EventFilter {
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
         let swarm = self.swarm_id.is_none() || self.swarm_id == event.swarm_id;
-        let source = self.source.as_ref().is_none_or(|source| *source == event.source);
+        let source = self
+            .source
+            .as_ref()
+            .is_none_or(|source| *source == event.source);
         let name = event.kind.name();
         swarm && source && (self.types.is_empty() || self.types.iter().any(|t| t == name))
     }

@@ -16,7 +16,10 @@ const KEY_MAX: usize = 100;
 /// [`Invalid`](crate::ErrorKind::Invalid) naming the task; a cycle is spelled out.
 pub fn check_graph(tasks: &[PlannedTask]) -> Result<()> {
     if tasks.is_empty() {
-        return Err(Error::invalid("tasks", "the strategy `dag` needs at least one task"));
+        return Err(Error::invalid(
+            "tasks",
+            "the strategy `dag` needs at least one task",
+        ));
     }
     if tasks.len() > PARTS_MAX {
         return Err(Error::invalid("tasks", format!("at most {PARTS_MAX}")));
@@ -25,13 +28,19 @@ pub fn check_graph(tasks: &[PlannedTask]) -> Result<()> {
     for (i, task) in tasks.iter().enumerate() {
         let field = format!("tasks[{i}]");
         if task.key.trim().is_empty() || task.key.chars().count() > KEY_MAX {
-            return Err(Error::invalid(field, format!("its key must have 1 to {KEY_MAX} characters")));
+            return Err(Error::invalid(
+                field,
+                format!("its key must have 1 to {KEY_MAX} characters"),
+            ));
         }
         if task.prompt.trim().is_empty() {
             return Err(Error::invalid(field, "its prompt is empty"));
         }
         if by_key.insert(task.key.as_str(), i).is_some() {
-            return Err(Error::invalid(field, format!("the key `{}` is there twice", task.key)));
+            return Err(Error::invalid(
+                field,
+                format!("the key `{}` is there twice", task.key),
+            ));
         }
     }
     let mut edges = Vec::with_capacity(tasks.len());
@@ -49,9 +58,15 @@ pub fn check_graph(tasks: &[PlannedTask]) -> Result<()> {
     match find_cycle(&edges) {
         None => Ok(()),
         Some(cycle) => {
-            let keys: Vec<&str> =
-                cycle.iter().filter_map(|i| tasks.get(*i)).map(|t| t.key.as_str()).collect();
-            Err(Error::invalid("tasks", format!("a cycle of dependencies: {}", keys.join(" → "))))
+            let keys: Vec<&str> = cycle
+                .iter()
+                .filter_map(|i| tasks.get(*i))
+                .map(|t| t.key.as_str())
+                .collect();
+            Err(Error::invalid(
+                "tasks",
+                format!("a cycle of dependencies: {}", keys.join(" → ")),
+            ))
         }
     }
 }
@@ -73,7 +88,10 @@ fn find_cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
         }
         set(&mut marks, start, Mark::Open);
         while let Some((node, next)) = path.last_mut() {
-            let Some(target) = edges.get(*node).and_then(|targets| targets.get(*next)).copied()
+            let Some(target) = edges
+                .get(*node)
+                .and_then(|targets| targets.get(*next))
+                .copied()
             else {
                 set(&mut marks, *node, Mark::Done);
                 path.pop();
@@ -86,8 +104,11 @@ fn find_cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
                     path.push((target, 0));
                 }
                 Some(Mark::Open) => {
-                    let mut cycle: Vec<usize> =
-                        path.iter().map(|(n, _)| *n).skip_while(|n| *n != target).collect();
+                    let mut cycle: Vec<usize> = path
+                        .iter()
+                        .map(|(n, _)| *n)
+                        .skip_while(|n| *n != target)
+                        .collect();
                     cycle.push(target);
                     return Some(cycle);
                 }

@@ -56,7 +56,10 @@ pub fn plan(strategy: Strategy, goal: &Goal<'_>) -> Result<Vec<PlannedTask>> {
         return Err(Error::invalid("parts", "a part must not be empty"));
     }
     if strategy != Strategy::Dag && !goal.graph.is_empty() {
-        return Err(Error::invalid("tasks", "only the strategy `dag` takes a graph of tasks"));
+        return Err(Error::invalid(
+            "tasks",
+            "only the strategy `dag` takes a graph of tasks",
+        ));
     }
     match strategy {
         Strategy::Parallel => Ok(parallel(goal)),
@@ -73,7 +76,9 @@ pub fn plan(strategy: Strategy, goal: &Goal<'_>) -> Result<Vec<PlannedTask>> {
 
 fn parallel(goal: &Goal<'_>) -> Vec<PlannedTask> {
     if goal.parts.is_empty() {
-        return (1..=goal.agents).map(|i| parallel_task(goal.task, i, goal.agents)).collect();
+        return (1..=goal.agents)
+            .map(|i| parallel_task(goal.task, i, goal.agents))
+            .collect();
     }
     let part = |(i, part): (usize, &String)| PlannedTask {
         key: format!("work/{}", i + 1),
@@ -132,15 +137,26 @@ fn map_reduce(goal: &str, parts: &[String]) -> Vec<PlannedTask> {
 }
 
 fn pipeline(goal: &Goal<'_>) -> Vec<PlannedTask> {
-    let count = if goal.parts.is_empty() { goal.agents as usize } else { goal.parts.len() };
+    let count = if goal.parts.is_empty() {
+        goal.agents as usize
+    } else {
+        goal.parts.len()
+    };
     (1..=count)
         .map(|i| {
-            let stage = goal.parts.get(i - 1).map_or_else(String::new, |text| format!(": {text}"));
+            let stage = goal
+                .parts
+                .get(i - 1)
+                .map_or_else(String::new, |text| format!(": {text}"));
             PlannedTask {
                 key: format!("stage/{i}"),
                 role: TaskRole::Stage,
                 prompt: format!("{}\n\nThis is stage {i} of {count}{stage}.", goal.task),
-                depends_on: if i == 1 { Vec::new() } else { vec![format!("stage/{}", i - 1)] },
+                depends_on: if i == 1 {
+                    Vec::new()
+                } else {
+                    vec![format!("stage/{}", i - 1)]
+                },
             }
         })
         .collect()
@@ -148,7 +164,10 @@ fn pipeline(goal: &Goal<'_>) -> Vec<PlannedTask> {
 
 fn tree(goal: &Goal<'_>) -> Result<Vec<PlannedTask>> {
     if !goal.parts.is_empty() {
-        return Err(Error::invalid("parts", "the strategy `tree` delegates by itself"));
+        return Err(Error::invalid(
+            "parts",
+            "the strategy `tree` delegates by itself",
+        ));
     }
     Ok(vec![PlannedTask {
         key: "root".to_owned(),
@@ -197,7 +216,10 @@ pub enum Readiness {
 /// Whether a task may start.
 #[must_use]
 pub fn readiness(policy: FailurePolicy, dependencies: &[TaskStatus]) -> Readiness {
-    let completed = dependencies.iter().filter(|s| **s == TaskStatus::Completed).count();
+    let completed = dependencies
+        .iter()
+        .filter(|s| **s == TaskStatus::Completed)
+        .count();
     let ended = dependencies.iter().filter(|s| s.is_terminal()).count();
     let needed = needed(policy, dependencies.len());
     if completed + (dependencies.len() - ended) < needed {
@@ -222,7 +244,10 @@ fn needed(policy: FailurePolicy, count: usize) -> usize {
 /// are what counts.
 #[must_use]
 pub fn succeeded(policy: FailurePolicy, sinks: &[TaskStatus]) -> bool {
-    let completed = sinks.iter().filter(|s| **s == TaskStatus::Completed).count();
+    let completed = sinks
+        .iter()
+        .filter(|s| **s == TaskStatus::Completed)
+        .count();
     completed >= needed(policy, sinks.len())
 }
 

@@ -51,7 +51,10 @@ fn push_cut(out: &mut String, text: &str, bytes_max: usize) {
 #[must_use]
 pub fn fold_result(strategy: Strategy, tasks: &[&Task]) -> String {
     let output_of = |role: TaskRole| {
-        tasks.iter().rev().find(|t| t.role == role && t.status == TaskStatus::Completed)
+        tasks
+            .iter()
+            .rev()
+            .find(|t| t.role == role && t.status == TaskStatus::Completed)
     };
     let single = match strategy {
         Strategy::MapReduce => output_of(TaskRole::Reduce),
@@ -72,7 +75,13 @@ pub fn fold_result(strategy: Strategy, tasks: &[&Task]) -> String {
     }
     let sections: Vec<String> = sinks
         .iter()
-        .map(|t| format!("## {}\n\n{}", t.key, t.output.as_deref().unwrap_or_default()))
+        .map(|t| {
+            format!(
+                "## {}\n\n{}",
+                t.key,
+                t.output.as_deref().unwrap_or_default()
+            )
+        })
         .collect();
     sections.join("\n\n")
 }

@@ -1,11 +1,14 @@
-use super::{
-    Goal, PlannedTask, Readiness, check_graph, expand_plan, plan, readiness, succeeded,
-};
+use super::{Goal, PlannedTask, Readiness, check_graph, expand_plan, plan, readiness, succeeded};
 use crate::model::{FailurePolicy, Strategy, TaskRole, TaskStatus};
 use proptest::{prop_assert, proptest};
 
 fn goal<'a>(agents: u32, parts: &'a [String]) -> Goal<'a> {
-    Goal { task: "Count words", agents, parts, graph: &[] }
+    Goal {
+        task: "Count words",
+        agents,
+        parts,
+        graph: &[],
+    }
 }
 
 fn texts(items: &[&str]) -> Vec<String> {
@@ -68,7 +71,12 @@ fn pipeline_chains_its_stages() {
 
 #[test]
 fn a_cycle_is_spelled_out() {
-    let graph = [node("a", &["c"]), node("b", &["a"]), node("c", &["b"]), node("d", &[])];
+    let graph = [
+        node("a", &["c"]),
+        node("b", &["a"]),
+        node("c", &["b"]),
+        node("d", &[]),
+    ];
     let err = check_graph(&graph).unwrap_err();
     assert!(err.to_string().contains("a → c → b → a"), "{err}");
     assert!(check_graph(&[node("a", &["a"])]).is_err());
@@ -76,7 +84,12 @@ fn a_cycle_is_spelled_out() {
 
 #[test]
 fn a_dangling_or_double_key_is_named() {
-    assert!(check_graph(&[node("a", &["x"])]).unwrap_err().to_string().contains("`x`"));
+    assert!(
+        check_graph(&[node("a", &["x"])])
+            .unwrap_err()
+            .to_string()
+            .contains("`x`")
+    );
     assert!(check_graph(&[node("a", &[]), node("a", &[])]).is_err());
     assert!(check_graph(&[]).is_err());
 }

@@ -42,7 +42,10 @@ impl ManualClock {
     /// Every duration that was asked for, in order.
     #[must_use]
     pub fn slept(&self) -> Vec<Duration> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -60,7 +63,10 @@ impl Clock for ManualClock {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(duration);
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(duration);
         let due = self.now().plus(duration);
         let mut now = self.now.subscribe();
         self.sleepers.send_modify(|n| *n += 1);

@@ -14,7 +14,9 @@ impl CountingIds {
     /// Ids that differ from those of another seed.
     #[must_use]
     pub const fn seeded(seed: u64) -> Self {
-        Self { state: Mutex::new((0, seed)) }
+        Self {
+            state: Mutex::new((0, seed)),
+        }
     }
 }
 

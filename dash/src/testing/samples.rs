@@ -216,6 +216,7 @@ impl World {
             side_effect: SideEffect::Once,
             name: "write_file".to_owned(),
             tries: 1,
+            call_id: None,
             reservation_id: None,
             entry_id: None,
             note: None,

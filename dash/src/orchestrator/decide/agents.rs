@@ -41,7 +41,15 @@ impl Decision<'_> {
         let model = self.swarm(swarm).ok()?.config.model.clone();
         let name = self.task(task).ok()?.key.clone();
         let (parent_id, task_id, budget) = (None, Some(task), None);
-        let new = NewAgent { swarm_id: swarm, name, model, parent_id, depth: 0, task_id, budget };
+        let new = NewAgent {
+            swarm_id: swarm,
+            name,
+            model,
+            parent_id,
+            depth: 0,
+            task_id,
+            budget,
+        };
         Some(self.add_agent(new))
     }
 
@@ -57,7 +65,9 @@ impl Decision<'_> {
             None => parent_budget,
         };
         let task = new.task_id.and_then(|t| self.state.tasks.get(t));
-        let preview = task.map(|t| cut(&t.prompt, TASK_PREVIEW)).unwrap_or_default();
+        let preview = task
+            .map(|t| cut(&t.prompt, TASK_PREVIEW))
+            .unwrap_or_default();
         self.state.agents.insert(Agent {
             id,
             name: new.name.clone(),
@@ -108,7 +118,10 @@ impl Decision<'_> {
 
     /// The budget a new agent's own would hang below: its parent agent's, else its swarm's.
     fn parent_budget(&self, new: &NewAgent) -> Option<BudgetId> {
-        let above = new.parent_id.and_then(|p| self.state.live.get(&p)).and_then(|l| l.budget_id);
+        let above = new
+            .parent_id
+            .and_then(|p| self.state.live.get(&p))
+            .and_then(|l| l.budget_id);
         above.or_else(|| self.swarm(new.swarm_id).ok().map(|s| s.budget_id))
     }
 
@@ -123,7 +136,10 @@ impl Decision<'_> {
         }
         let model = request.model.unwrap_or_else(|| swarm.config.model.clone());
         if !self.state.models.contains_key(&model) {
-            return Err(Error::invalid("model", format!("`{model}` is not a registered model")));
+            return Err(Error::invalid(
+                "model",
+                format!("`{model}` is not a registered model"),
+            ));
         }
         self.check_room(swarm_id)?;
         let task_id = request.task.is_some().then(|| TaskId::from_u128(self.id()));
@@ -153,10 +169,18 @@ impl Decision<'_> {
     /// Refuses an agent above the limits of its swarm or of the engine.
     fn check_room(&self, swarm: SwarmId) -> Result<()> {
         let settings = &self.state.settings;
-        let in_swarm = self.state.plans.get(&swarm).map_or(0, |plan| plan.agents.len());
+        let in_swarm = self
+            .state
+            .plans
+            .get(&swarm)
+            .map_or(0, |plan| plan.agents.len());
         for (have, max, name) in [
             (in_swarm, settings.agents_per_swarm_max, "agentsPerSwarmMax"),
-            (self.state.agents_alive(), settings.agents_total_max, "agentsTotalMax"),
+            (
+                self.state.agents_alive(),
+                settings.agents_total_max,
+                "agentsTotalMax",
+            ),
         ] {
             if have >= max as usize {
                 return Err(Error::new(
@@ -180,7 +204,13 @@ impl Decision<'_> {
             a.status = AgentStatus::Paused;
             a.pause_reason = Some(reason.to_owned());
         });
-        self.emit_agent(id, AgentPaused { agent_id: id, reason: reason.to_owned() });
+        self.emit_agent(
+            id,
+            AgentPaused {
+                agent_id: id,
+                reason: reason.to_owned(),
+            },
+        );
         self.agent_reply(id)
     }
 
@@ -193,12 +223,20 @@ impl Decision<'_> {
             agent.status.check_move(AgentStatus::Paused)?;
         }
         if !self.state.is_active(agent.swarm_id) {
-            return Err(Error::conflict("the agent's swarm is paused: resume the swarm"));
+            return Err(Error::conflict(
+                "the agent's swarm is paused: resume the swarm",
+            ));
         }
-        let in_doubt = self.live(id).steps.values().find(|s| s.state == StepState::InDoubt);
+        let in_doubt = self
+            .live(id)
+            .steps
+            .values()
+            .find(|s| s.state == StepState::InDoubt);
         if let Some(step) = in_doubt {
             let key = step.key;
-            return Err(Error::conflict(format!("step `{key}` is in doubt: resolve it first")));
+            return Err(Error::conflict(format!(
+                "step `{key}` is in doubt: resolve it first"
+            )));
         }
         self.let_go(id);
         self.agent_reply(id)
@@ -208,7 +246,11 @@ impl Decision<'_> {
     pub(super) fn let_go(&mut self, id: AgentId) {
         let attached = self.live(id).attached;
         let announced = self.live(id).announced;
-        let status = if attached && announced { AgentStatus::Running } else { AgentStatus::Spawning };
+        let status = if attached && announced {
+            AgentStatus::Running
+        } else {
+            AgentStatus::Spawning
+        };
         let mut retry_at = None;
         let mut attempt = 0;
         self.edit_agent(id, |a| {
@@ -222,7 +264,11 @@ impl Decision<'_> {
             self.proceed(id, parked.next, parked.reply);
         } else if !attached {
             match retry_at.filter(|at| *at > self.now) {
-                Some(at) => self.effect(Effect::RetryAt { agent_id: id, attempt, at }),
+                Some(at) => self.effect(Effect::RetryAt {
+                    agent_id: id,
+                    attempt,
+                    at,
+                }),
                 None => self.attach(id),
             }
         }
@@ -249,7 +295,14 @@ impl Decision<'_> {
         let Ok(agent) = self.agent(id) else { return };
         let (cost, task) = (cost_so_far(agent), agent.task_id);
         let preview = cut(&result, RESULT_PREVIEW);
-        self.emit_agent(id, AgentCompleted { agent_id: id, result: preview, cost });
+        self.emit_agent(
+            id,
+            AgentCompleted {
+                agent_id: id,
+                result: preview,
+                cost,
+            },
+        );
         self.agent_ended(id, Ok(result.clone()));
         if let Some(task) = task {
             self.complete_task(task, result);
@@ -293,8 +346,20 @@ impl Decision<'_> {
         self.suspend_steps(id);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let error = failure.error;
-        self.emit_agent(id, AgentRetrying { agent_id: id, error, retry_count, delay_ms });
-        self.effect(Effect::RetryAt { agent_id: id, attempt, at });
+        self.emit_agent(
+            id,
+            AgentRetrying {
+                agent_id: id,
+                error,
+                retry_count,
+                delay_ms,
+            },
+        );
+        self.effect(Effect::RetryAt {
+            agent_id: id,
+            attempt,
+            at,
+        });
     }
 
     pub(super) fn retry_due(&mut self, id: AgentId, attempt: u32) {
@@ -310,7 +375,10 @@ impl Decision<'_> {
     }
 
     pub(super) fn fail_agent(&mut self, id: AgentId, error: &str) {
-        if !self.agent(id).is_ok_and(|a| a.status.can_become(AgentStatus::Failed)) {
+        if !self
+            .agent(id)
+            .is_ok_and(|a| a.status.can_become(AgentStatus::Failed))
+        {
             return;
         }
         let now = self.now;
@@ -322,7 +390,14 @@ impl Decision<'_> {
         let Ok(agent) = self.agent(id) else { return };
         let (retry_count, task) = (agent.retry_count, agent.task_id);
         self.abandon_steps(id, "the agent failed");
-        self.emit_agent(id, AgentFailed { agent_id: id, error: error.to_owned(), retry_count });
+        self.emit_agent(
+            id,
+            AgentFailed {
+                agent_id: id,
+                error: error.to_owned(),
+                retry_count,
+            },
+        );
         self.agent_ended(id, Err(error.to_owned()));
         if let Some(task) = task {
             self.fail_task(task, error);
@@ -357,7 +432,13 @@ impl Decision<'_> {
             }
         }
         self.abandon_steps(id, reason);
-        self.emit_agent(id, AgentKilled { agent_id: id, reason: reason.to_owned() });
+        self.emit_agent(
+            id,
+            AgentKilled {
+                agent_id: id,
+                reason: reason.to_owned(),
+            },
+        );
         if self.live(id).attached {
             self.effect(Effect::Cancel(id));
         }
@@ -380,14 +461,26 @@ impl Decision<'_> {
             ticket.state = TicketState::Dropped;
             let ticket_id = ticket.id;
             self.state.out.changes.tickets.push(ticket);
-            self.emit_agent(id, MessageDropped { agent_id: id, ticket_id });
+            self.emit_agent(
+                id,
+                MessageDropped {
+                    agent_id: id,
+                    ticket_id,
+                },
+            );
         }
         if let Some(parked) = self.live(id).parked.take() {
             let reason = outcome.as_ref().err().cloned().unwrap_or_default();
-            self.reply(parked.reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
+            self.reply(
+                parked.reply,
+                Ok(Reply::Grant(Box::new(Grant::Stop { reason }))),
+            );
         }
         if let Some(waiter) = self.live(id).delegator.take() {
-            let result = DelegationResult { agent_id: id, outcome };
+            let result = DelegationResult {
+                agent_id: id,
+                outcome,
+            };
             self.reply(waiter, Ok(Reply::Delegated(Box::new(result))));
         }
     }
@@ -400,7 +493,10 @@ impl Decision<'_> {
         self.live(id).attached = false;
         if let Some(parked) = self.live(id).parked.take() {
             let reason = "its task has ended".to_owned();
-            self.reply(parked.reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
+            self.reply(
+                parked.reply,
+                Ok(Reply::Grant(Box::new(Grant::Stop { reason }))),
+            );
         }
         if status.is_terminal() || self.state.draining {
             self.release_slot(id);
@@ -488,7 +584,14 @@ impl Decision<'_> {
         self.state.out.changes.tickets.push(ticket.clone());
         self.live(id).inbox.push_back(ticket);
         let queue = queue.as_str().to_owned();
-        self.emit_agent(id, MessageQueued { agent_id: id, ticket_id, queue });
+        self.emit_agent(
+            id,
+            MessageQueued {
+                agent_id: id,
+                ticket_id,
+                queue,
+            },
+        );
         Ok(Reply::Ticket(ticket_id))
     }
 
@@ -497,8 +600,17 @@ impl Decision<'_> {
             return;
         }
         self.edit_agent(id, |a| a.progress = progress);
-        let Ok(cost) = self.agent(id).map(cost_so_far) else { return };
-        self.emit_agent(id, AgentProgress { agent_id: id, progress: progress.into(), cost });
+        let Ok(cost) = self.agent(id).map(cost_so_far) else {
+            return;
+        };
+        self.emit_agent(
+            id,
+            AgentProgress {
+                agent_id: id,
+                progress: progress.into(),
+                cost,
+            },
+        );
     }
 
     /// Makes (or finds again) the child of a `delegate` step, and answers at its end.
@@ -512,7 +624,12 @@ impl Decision<'_> {
         let parent = self.agent(id)?;
         let (swarm_id, depth, model) = (parent.swarm_id, parent.depth + 1, parent.model.clone());
         let key = format!("delegated/{id}/{step}");
-        let known = self.state.plans.get(&swarm_id).and_then(|p| p.by_key.get(&key)).copied();
+        let known = self
+            .state
+            .plans
+            .get(&swarm_id)
+            .and_then(|p| p.by_key.get(&key))
+            .copied();
         if let Some(task) = known {
             self.rejoin(task, reply);
             return Ok(());
@@ -530,7 +647,10 @@ impl Decision<'_> {
         }
         let prefix = format!("delegated/{id}/");
         let children = self.state.plans.get(&swarm_id).map_or(0, |plan| {
-            plan.by_key.keys().filter(|key| key.starts_with(&prefix)).count()
+            plan.by_key
+                .keys()
+                .filter(|key| key.starts_with(&prefix))
+                .count()
         });
         if children >= config.tree_fanout_max as usize {
             let issue = format!("it has {children} children already, the most allowed");
@@ -546,7 +666,15 @@ impl Decision<'_> {
         self.add_task(swarm_id, task_id, key, role, delegation.task, Vec::new());
         let name = delegation.name;
         let (parent_id, task) = (Some(id), Some(task_id));
-        let new = NewAgent { swarm_id, name, model, parent_id, depth, task_id: task, budget };
+        let new = NewAgent {
+            swarm_id,
+            name,
+            model,
+            parent_id,
+            depth,
+            task_id: task,
+            budget,
+        };
         let child = self.add_agent(new);
         self.start(child, task_id);
         self.live(child).delegator = Some(reply);
@@ -558,7 +686,9 @@ impl Decision<'_> {
         let request = BudgetRequest::usd(NanoUsd(nanos));
         request.validate()?;
         for budget in self.path_of(parent) {
-            let left = budget.available().filter(|_| budget.currency == request.currency);
+            let left = budget
+                .available()
+                .filter(|_| budget.currency == request.currency);
             if left.is_some_and(|left| nanos > left) {
                 let issue = format!("{BUDGET_EXCEEDED}: less than {} is left", NanoUsd(nanos));
                 return Err(Error::new(ErrorKind::BudgetExceeded, issue));
@@ -581,11 +711,17 @@ impl Decision<'_> {
                 return;
             }
         };
-        let result = DelegationResult { agent_id: child, outcome };
+        let result = DelegationResult {
+            agent_id: child,
+            outcome,
+        };
         self.reply(reply, Ok(Reply::Delegated(Box::new(result))));
     }
 }
 
 fn cost_so_far(agent: &Agent) -> CostSoFar {
-    CostSoFar { tokens: agent.usage.total(), amount: agent.cost.as_usd_f64() }
+    CostSoFar {
+        tokens: agent.usage.total(),
+        amount: agent.cost.as_usd_f64(),
+    }
 }

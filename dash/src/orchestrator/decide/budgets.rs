@@ -18,9 +18,7 @@ use crate::{Error, Result};
 /// What became of a request for money.
 pub(super) enum Reserved {
     /// Held, with this many output tokens.
-    Held {
-        output_tokens: u32,
-    },
+    Held { output_tokens: u32 },
     /// Others hold what it needs; it waits.
     Later,
     /// Refused, and the budget's action was to pause: the agent is held.
@@ -53,7 +51,9 @@ impl Decision<'_> {
 
     /// Hangs a task's own budget below its agent's and makes it the agent's leaf.
     pub(super) fn attach_task_budget(&mut self, agent: AgentId, task: TaskId) {
-        let Some(id) = self.state.budget_of.get(&task.to_string()).copied() else { return };
+        let Some(id) = self.state.budget_of.get(&task.to_string()).copied() else {
+            return;
+        };
         let parent = self.live(agent).budget_id;
         if parent != Some(id) {
             if let Some(row) = self.state.budgets.edit(id, self.now) {
@@ -80,7 +80,10 @@ impl Decision<'_> {
         };
         let path = self.path_of(agent);
         match reserve::check(&path, &ask) {
-            Verdict::Fits { output_tokens, hold } => {
+            Verdict::Fits {
+                output_tokens,
+                hold,
+            } => {
                 let Some(leaf) = path.first().map(|b| b.id) else {
                     return Reserved::Held { output_tokens };
                 };
@@ -111,13 +114,19 @@ impl Decision<'_> {
                 b.reserved = b.reserved.saturating_add(held.in_currency(b.currency));
             }
         }
-        self.state.out.changes.reservations.push(reservation.clone());
+        self.state
+            .out
+            .changes
+            .reservations
+            .push(reservation.clone());
         self.live(agent).held.insert(reservation.id, reservation);
     }
 
     /// A call that does not fit even alone: the event, then what the budget says shall happen.
     fn refuse(&mut self, agent: AgentId, budget: BudgetId, needed: i64) -> Reserved {
-        let Some(b) = self.state.budgets.get(budget).cloned() else { return Reserved::Later };
+        let Some(b) = self.state.budgets.get(budget).cloned() else {
+            return Reserved::Later;
+        };
         let exceeded = BudgetExceeded {
             swarm_id: self.agent(agent).ok().map(|a| a.swarm_id),
             budget_id: budget,
@@ -188,13 +197,19 @@ impl Decision<'_> {
         }
         let excess = used.map_or(0, |used| used.usd.0.saturating_sub(held.usd.0));
         if excess > 0 {
-            let overrun = BudgetOverrun { agent_id: agent, step, excess_nanos: excess };
+            let overrun = BudgetOverrun {
+                agent_id: agent,
+                step,
+                excess_nanos: excess,
+            };
             self.emit_agent(agent, overrun);
         }
         let leaf = reservation.budget_id;
         if reservation.state == ReservationState::Uncertain {
             // Kept while its agent's task runs: the call may still report what it used.
-            self.live(agent).held.insert(reservation.id, reservation.clone());
+            self.live(agent)
+                .held
+                .insert(reservation.id, reservation.clone());
         }
         self.state.out.changes.reservations.push(reservation);
         self.state.money_freed = true;
@@ -204,8 +219,12 @@ impl Decision<'_> {
     /// Replaces an uncertain charge by what became known.
     pub(super) fn reconcile(&mut self, agent: AgentId, step: StepKey, used: Amount) {
         let find = |r: &&Reservation| r.step == step && r.state == ReservationState::Uncertain;
-        let Some(id) = self.live(agent).held.values().find(find).map(|r| r.id) else { return };
-        let Some(mut reservation) = self.live(agent).held.remove(&id) else { return };
+        let Some(id) = self.live(agent).held.values().find(find).map(|r| r.id) else {
+            return;
+        };
+        let Some(mut reservation) = self.live(agent).held.remove(&id) else {
+            return;
+        };
         let held = reservation.held;
         for id in self.path_ids(reservation.budget_id) {
             if let Some(b) = self.state.budgets.edit(id, self.now) {
@@ -223,10 +242,16 @@ impl Decision<'_> {
     /// Notes the burn and fires the thresholds that a charge has crossed.
     fn after_charge(&mut self, leaf: BudgetId) {
         for id in self.path_ids(leaf) {
-            let Some(b) = self.state.budgets.get(id) else { continue };
+            let Some(b) = self.state.budgets.get(id) else {
+                continue;
+            };
             let (charged, level, fired) = (b.charged(), b.level(), b.fired);
             let thresholds = b.thresholds;
-            self.state.burn.entry(id).or_default().note(self.now, charged);
+            self.state
+                .burn
+                .entry(id)
+                .or_default()
+                .note(self.now, charged);
             for (threshold, action) in [
                 (thresholds.warning, thresholds.warning_action),
                 (thresholds.critical, thresholds.critical_action),
@@ -243,7 +268,9 @@ impl Decision<'_> {
         if let Some(b) = self.state.budgets.edit(id, self.now) {
             b.fired = threshold;
         }
-        let Some(b) = self.state.budgets.get(id).cloned() else { return };
+        let Some(b) = self.state.budgets.get(id).cloned() else {
+            return;
+        };
         if action == ThresholdAction::None {
             return;
         }
@@ -285,7 +312,9 @@ impl Decision<'_> {
             }
         };
         for swarm in swarms {
-            let active = self.swarm(swarm).is_ok_and(|s| s.status == SwarmStatus::Active);
+            let active = self
+                .swarm(swarm)
+                .is_ok_and(|s| s.status == SwarmStatus::Active);
             match action {
                 ThresholdAction::Kill => self.fail_swarm(swarm, reason),
                 // Pausing an active swarm is always legal.
@@ -299,13 +328,15 @@ impl Decision<'_> {
         let agent = match budget.scope {
             BudgetScope::Task => {
                 let task: Option<TaskId> = budget.entity_id.parse().ok();
-                task.and_then(|id| self.task(id).ok()).and_then(|t| t.agent_id)
+                task.and_then(|id| self.task(id).ok())
+                    .and_then(|t| t.agent_id)
             }
             _ => budget.entity_id.parse().ok(),
         };
         let Some(agent) = agent else { return };
-        let may_pause =
-            self.agent(agent).is_ok_and(|a| a.status.can_become(AgentStatus::Paused));
+        let may_pause = self
+            .agent(agent)
+            .is_ok_and(|a| a.status.can_become(AgentStatus::Paused));
         match action {
             ThresholdAction::Kill => self.fail_agent_and_stop(agent, reason),
             ThresholdAction::Pause if may_pause => drop(self.pause_agent(agent, reason)),
@@ -342,7 +373,9 @@ impl Decision<'_> {
         let swarms: Vec<SwarmId> = self.state.budget_waiters.keys().copied().collect();
         for swarm in swarms {
             loop {
-                let Some(queue) = self.state.budget_waiters.get_mut(&swarm) else { break };
+                let Some(queue) = self.state.budget_waiters.get_mut(&swarm) else {
+                    break;
+                };
                 let Some(id) = queue.pop_front() else {
                     self.state.budget_waiters.remove(&swarm);
                     break;
@@ -350,7 +383,9 @@ impl Decision<'_> {
                 let length = queue.len();
                 self.unpark(id);
                 // Back in the queue: what is left does not do for the first in line.
-                let Some(queue) = self.state.budget_waiters.get_mut(&swarm) else { break };
+                let Some(queue) = self.state.budget_waiters.get_mut(&swarm) else {
+                    break;
+                };
                 if queue.len() > length {
                     queue.rotate_right(1);
                     break;
@@ -404,11 +439,23 @@ impl Decision<'_> {
             let level = b.level();
             let t = b.thresholds;
             let reached = [t.warning, t.critical, t.hard_stop];
-            b.fired = reached.into_iter().filter(|t| *t <= level).max().unwrap_or(0);
+            b.fired = reached
+                .into_iter()
+                .filter(|t| *t <= level)
+                .max()
+                .unwrap_or(0);
         }
         let swarm_id = self.state.budgets.get(id).and_then(|b| self.swarm_of(b));
         let source = swarm_id.map_or(EventSource::System, EventSource::Swarm);
-        self.emit(swarm_id, source, BudgetAllocated { budget_id: id, scope, allocated });
+        self.emit(
+            swarm_id,
+            source,
+            BudgetAllocated {
+                budget_id: id,
+                scope,
+                allocated,
+            },
+        );
         self.state.money_freed = true;
         match self.state.budgets.get(id) {
             Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
@@ -431,12 +478,17 @@ impl Decision<'_> {
     }
 
     fn forecast(&self, budget: &Budget) -> crate::policy::burn::Forecast {
-        let plan = self.swarm_of(budget).and_then(|id| self.state.plans.get(&id));
+        let plan = self
+            .swarm_of(budget)
+            .and_then(|id| self.state.plans.get(&id));
         let (done, total) = plan.map_or((0, 0), |plan| {
             let done = plan
                 .tasks
                 .iter()
-                .filter(|t| self.task(**t).is_ok_and(|t| t.status == TaskStatus::Completed))
+                .filter(|t| {
+                    self.task(**t)
+                        .is_ok_and(|t| t.status == TaskStatus::Completed)
+                })
                 .count();
             (done, plan.tasks.len())
         });
@@ -460,7 +512,10 @@ fn charge(budget: &mut Budget, used: i64) {
 }
 
 /// An amount as a float for events: dollars or tokens.
-#[expect(clippy::cast_precision_loss, reason = "a display value; the row has the integer")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a display value; the row has the integer"
+)]
 fn shown(amount: i64, currency: Currency) -> f64 {
     match currency {
         Currency::Usd => NanoUsd(amount).as_usd_f64(),

@@ -42,23 +42,45 @@ impl<'a> Decision<'a> {
     /// Decides one input and all that follows from it.
     pub(crate) fn decide(&mut self, input: Input) {
         match input {
-            Input::Command { command, expected, reply } => {
+            Input::Command {
+                command,
+                expected,
+                reply,
+            } => {
                 let answer = self.command(command, expected);
                 self.reply(reply, answer);
             }
-            Input::Advance { agent_id, attempt, advance, reply } => {
+            Input::Advance {
+                agent_id,
+                attempt,
+                advance,
+                reply,
+            } => {
                 self.advance(agent_id, attempt, *advance, reply);
             }
-            Input::Progress { agent_id, progress, reply } => {
+            Input::Progress {
+                agent_id,
+                progress,
+                reply,
+            } => {
                 self.progress(agent_id, progress);
                 self.reply(reply, Ok(Reply::Done));
             }
-            Input::Delegate { agent_id, step, delegation, reply } => {
+            Input::Delegate {
+                agent_id,
+                step,
+                delegation,
+                reply,
+            } => {
                 if let Err(err) = self.delegate(agent_id, step, *delegation, reply) {
                     self.reply(reply, Err(err));
                 }
             }
-            Input::Detached { agent_id, attempt, failure } => {
+            Input::Detached {
+                agent_id,
+                attempt,
+                failure,
+            } => {
                 self.detached(agent_id, attempt, failure);
             }
             Input::RetryDue { agent_id, attempt } => self.retry_due(agent_id, attempt),
@@ -139,16 +161,22 @@ impl<'a> Decision<'a> {
                 self.expect_agent(id, expected)?;
                 self.retry_agent(id)
             }
-            Command::Send { agent_id, queue, text } => self.send(agent_id, queue, text),
+            Command::Send {
+                agent_id,
+                queue,
+                text,
+            } => self.send(agent_id, queue, text),
             Command::CreateTask(request) => self.create_task(*request),
             Command::AssignTask { task_id, agent_id } => self.assign_task(task_id, agent_id),
             Command::CompleteTask { task_id, output } => self.complete_by_caller(task_id, output),
             Command::CancelTask(id) => self.cancel_by_caller(id),
             Command::Allocate { owner, allocated } => self.allocate(&owner, allocated),
             Command::BudgetStatus(owner) => self.budget_status(&owner),
-            Command::ResolveStep { agent_id, key, resolution } => {
-                self.resolve_step(agent_id, key, resolution)
-            }
+            Command::ResolveStep {
+                agent_id,
+                key,
+                resolution,
+            } => self.resolve_step(agent_id, key, resolution),
         }
     }
 
@@ -168,7 +196,13 @@ impl<'a> Decision<'a> {
 
     fn emit(&mut self, swarm: Option<SwarmId>, source: EventSource, kind: impl Into<EventKind>) {
         let id = EventId::from_u128(self.id());
-        let event = NewEvent { id, at: self.now, swarm_id: swarm, source, kind: kind.into() };
+        let event = NewEvent {
+            id,
+            at: self.now,
+            swarm_id: swarm,
+            source,
+            kind: kind.into(),
+        };
         self.state.out.changes.events.push(event);
     }
 
@@ -182,15 +216,24 @@ impl<'a> Decision<'a> {
     }
 
     fn swarm(&self, id: SwarmId) -> Result<&Swarm> {
-        self.state.swarms.get(id).ok_or_else(|| Error::not_found("swarm", id))
+        self.state
+            .swarms
+            .get(id)
+            .ok_or_else(|| Error::not_found("swarm", id))
     }
 
     fn agent(&self, id: AgentId) -> Result<&Agent> {
-        self.state.agents.get(id).ok_or_else(|| Error::not_found("agent", id))
+        self.state
+            .agents
+            .get(id)
+            .ok_or_else(|| Error::not_found("agent", id))
     }
 
     fn task(&self, id: crate::ids::TaskId) -> Result<&Task> {
-        self.state.tasks.get(id).ok_or_else(|| Error::not_found("task", id))
+        self.state
+            .tasks
+            .get(id)
+            .ok_or_else(|| Error::not_found("task", id))
     }
 
     fn edit_swarm(&mut self, id: SwarmId, change: impl FnOnce(&mut Swarm)) {

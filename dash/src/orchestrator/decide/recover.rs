@@ -42,7 +42,9 @@ impl Decision<'_> {
             self.state.projects.insert(project.name.clone(), project);
         }
         for budget in snapshot.budgets {
-            self.state.budget_of.insert(budget.entity_id.clone(), budget.id);
+            self.state
+                .budget_of
+                .insert(budget.entity_id.clone(), budget.id);
             self.state.budgets.load(budget);
         }
         for swarm in snapshot.swarms {
@@ -51,7 +53,11 @@ impl Decision<'_> {
         }
         for task in snapshot.tasks {
             if self.state.tasks.get(task.id).is_none() {
-                self.state.plans.entry(task.swarm_id).or_default().add(&task);
+                self.state
+                    .plans
+                    .entry(task.swarm_id)
+                    .or_default()
+                    .add(&task);
                 self.state.tasks.load(task);
             }
         }
@@ -62,7 +68,9 @@ impl Decision<'_> {
             self.live(step.agent_id).steps.insert(step.key, step);
         }
         for reservation in snapshot.reservations {
-            self.live(reservation.agent_id).held.insert(reservation.id, reservation);
+            self.live(reservation.agent_id)
+                .held
+                .insert(reservation.id, reservation);
         }
         for ticket in snapshot.tickets {
             self.live(ticket.agent_id).inbox.push_back(ticket);
@@ -84,12 +92,19 @@ impl Decision<'_> {
         }
         self.state.agents.load(agent);
         let of = |text: String| self.state.budget_of.get(&text).copied();
-        let own = task.and_then(|t| of(t.to_string())).or_else(|| of(id.to_string()));
-        let above = parent.and_then(|p| self.state.live.get(&p)).and_then(|live| live.budget_id);
+        let own = task
+            .and_then(|t| of(t.to_string()))
+            .or_else(|| of(id.to_string()));
+        let above = parent
+            .and_then(|p| self.state.live.get(&p))
+            .and_then(|live| live.budget_id);
         let swarms = self.state.swarms.get(swarm).map(|s| s.budget_id);
         self.state.live.insert(
             id,
-            Live { budget_id: own.or(above).or(swarms), ..Live::default() },
+            Live {
+                budget_id: own.or(above).or(swarms),
+                ..Live::default()
+            },
         );
     }
 
@@ -156,31 +171,59 @@ impl Decision<'_> {
 
     /// Marks a step whose outcome nobody knows and that may not be repeated; its agent is held.
     pub(super) fn doubt(&mut self, id: AgentId, key: StepKey) {
-        let Some(step) = self.live(id).steps.get_mut(&key) else { return };
+        let Some(step) = self.live(id).steps.get_mut(&key) else {
+            return;
+        };
         step.state = StepState::InDoubt;
         let (tool, step) = (step.name.clone(), step.clone());
         self.state.out.changes.steps.push(step);
-        self.emit_agent(id, StepInDoubt { agent_id: id, step: key, tool: tool.clone() });
+        self.emit_agent(
+            id,
+            StepInDoubt {
+                agent_id: id,
+                step: key,
+                tool: tool.clone(),
+            },
+        );
         let reason = format!("the outcome of `{tool}` ({key}) is unknown");
-        if self.agent(id).is_ok_and(|a| a.status.can_become(AgentStatus::Paused)) {
+        if self
+            .agent(id)
+            .is_ok_and(|a| a.status.can_become(AgentStatus::Paused))
+        {
             // Just checked, so it cannot fail.
             drop(self.pause_agent(id, &reason));
         }
-        let Some(task) = self.agent(id).ok().and_then(|a| a.task_id) else { return };
-        if !self.task(task).is_ok_and(|t| t.status.can_become(TaskStatus::Blocked)) {
+        let Some(task) = self.agent(id).ok().and_then(|a| a.task_id) else {
+            return;
+        };
+        if !self
+            .task(task)
+            .is_ok_and(|t| t.status.can_become(TaskStatus::Blocked))
+        {
             return;
         }
         self.edit_task(task, |t| {
             t.status = TaskStatus::Blocked;
             t.error = Some(reason.clone());
         });
-        let Ok((swarm, key)) = self.task(task).map(|t| (t.swarm_id, t.key.clone())) else { return };
-        self.emit_swarm(swarm, TaskBlocked { task_id: task, key, reason });
+        let Ok((swarm, key)) = self.task(task).map(|t| (t.swarm_id, t.key.clone())) else {
+            return;
+        };
+        self.emit_swarm(
+            swarm,
+            TaskBlocked {
+                task_id: task,
+                key,
+                reason,
+            },
+        );
     }
 
     /// Starts an agent that was at work, or its retry timer. True if it goes on by itself.
     fn go_on(&mut self, id: AgentId) -> bool {
-        let Ok(agent) = self.agent(id) else { return false };
+        let Ok(agent) = self.agent(id) else {
+            return false;
+        };
         if !matches!(agent.status, AgentStatus::Running | AgentStatus::Spawning) {
             return false;
         }
@@ -189,7 +232,11 @@ impl Decision<'_> {
             self.edit_agent(id, |a| a.status = AgentStatus::Spawning);
         }
         match retry_at.filter(|at| *at > self.now) {
-            Some(at) => self.effect(Effect::RetryAt { agent_id: id, attempt, at }),
+            Some(at) => self.effect(Effect::RetryAt {
+                agent_id: id,
+                attempt,
+                at,
+            }),
             None => self.attach(id),
         }
         true

@@ -35,7 +35,14 @@ impl Decision<'_> {
                 self.account_late(id, outcome);
             }
             self.release_slot(id);
-            self.grant(to, stop(if stale { "a newer attempt runs" } else { status.as_str() }));
+            self.grant(
+                to,
+                stop(if stale {
+                    "a newer attempt runs"
+                } else {
+                    status.as_str()
+                }),
+            );
             return;
         }
         self.announce(id);
@@ -48,7 +55,10 @@ impl Decision<'_> {
             _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
             _ if advance.next == Next::Nothing => self.grant(to, Grant::Noted),
             Ok(AgentStatus::Paused) => {
-                self.live(id).parked = Some(Parked { reply: to, next: advance.next });
+                self.live(id).parked = Some(Parked {
+                    reply: to,
+                    next: advance.next,
+                });
             }
             _ => self.proceed(id, advance.next, to),
         }
@@ -70,7 +80,14 @@ impl Decision<'_> {
             a.started_at = a.started_at.or(Some(now));
         });
         if let Some((attempt, resumed)) = started {
-            self.emit_agent(id, AgentStarted { agent_id: id, attempt, resumed });
+            self.emit_agent(
+                id,
+                AgentStarted {
+                    agent_id: id,
+                    attempt,
+                    resumed,
+                },
+            );
         }
     }
 
@@ -79,14 +96,29 @@ impl Decision<'_> {
     fn outcome(&mut self, id: AgentId, outcome: Outcome) {
         match outcome {
             Outcome::Answered { key, message, used } => self.answered(id, key, message, used),
-            Outcome::ModelFailed { key, error, billing } => {
+            Outcome::ModelFailed {
+                key,
+                error,
+                billing,
+            } => {
                 let used = self.billed(id, billing);
                 self.settle_step(id, key, used);
                 self.end_step(id, key, StepState::Failed, None, Some(error.clone()));
                 self.release_slot(id);
-                self.emit_agent(id, AgentTurnFailed { agent_id: id, step: key, error });
+                self.emit_agent(
+                    id,
+                    AgentTurnFailed {
+                        agent_id: id,
+                        step: key,
+                        error,
+                    },
+                );
             }
-            Outcome::ToolAnswered { key, message, duration } => {
+            Outcome::ToolAnswered {
+                key,
+                message,
+                duration,
+            } => {
                 self.tool_answered(id, key, message, duration);
             }
         }
@@ -96,7 +128,9 @@ impl Decision<'_> {
         if !self.live(id).steps.contains_key(&key) {
             return;
         }
-        let Message::Assistant(answer) = message.as_ref() else { return };
+        let Message::Assistant(answer) = message.as_ref() else {
+            return;
+        };
         let usage = answer.usage;
         let tool_calls = u32::try_from(answer.tool_calls().count()).unwrap_or(u32::MAX);
         let entry = self.append(id, Some(key), EntryBody::Message { message });
@@ -107,7 +141,16 @@ impl Decision<'_> {
             a.cost += used.usd;
         });
         let cost_nanos = used.usd.0;
-        self.emit_agent(id, AgentTurn { agent_id: id, step: key, usage, cost_nanos, tool_calls });
+        self.emit_agent(
+            id,
+            AgentTurn {
+                agent_id: id,
+                step: key,
+                usage,
+                cost_nanos,
+                tool_calls,
+            },
+        );
         self.release_slot(id);
         self.settle_step(id, key, Some(used));
     }
@@ -119,15 +162,25 @@ impl Decision<'_> {
         message: Arc<Message>,
         duration: Duration,
     ) {
-        let Some(step) = self.live(id).steps.get(&key) else { return };
+        let Some(step) = self.live(id).steps.get(&key) else {
+            return;
+        };
         let tool = step.name.clone();
-        let Message::ToolResult(result) = message.as_ref() else { return };
+        let Message::ToolResult(result) = message.as_ref() else {
+            return;
+        };
         let is_error = result.is_error;
         let entry = self.append(id, Some(key), EntryBody::Message { message });
         self.end_step(id, key, StepState::Done, Some(entry), None);
         self.edit_agent(id, |a| a.tool_calls += 1);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let event = ToolCompleted { agent_id: id, step: key, tool, is_error, duration_ms };
+        let event = ToolCompleted {
+            agent_id: id,
+            step: key,
+            tool,
+            is_error,
+            duration_ms,
+        };
         self.emit_agent(id, event);
     }
 
@@ -137,9 +190,15 @@ impl Decision<'_> {
             Billing::None => Some(Amount::default()),
             Billing::Unknown => None,
             Billing::Known(usage) => {
-                let model = self.agent(id).ok().and_then(|a| self.state.models.get(&a.model));
+                let model = self
+                    .agent(id)
+                    .ok()
+                    .and_then(|a| self.state.models.get(&a.model));
                 let usd = model.map(|m| m.price.cost(usage)).unwrap_or_default();
-                Some(Amount { usd, tokens: usage.total() })
+                Some(Amount {
+                    usd,
+                    tokens: usage.total(),
+                })
             }
         }
     }
@@ -179,7 +238,14 @@ impl Decision<'_> {
         let (attempt, swarm, model_id) = (agent.attempt, agent.swarm_id, agent.model.clone());
         let Some(model) = self.state.models.get(&model_id).map(Arc::clone) else {
             let error = format!("the model `{model_id}` is not registered any more");
-            self.fail_attempt(id, AttemptFailure { error, retryable: false, retry_after: None });
+            self.fail_attempt(
+                id,
+                AttemptFailure {
+                    error,
+                    retryable: false,
+                    retry_after: None,
+                },
+            );
             self.grant(to, Grant::Ended);
             return;
         };
@@ -198,7 +264,11 @@ impl Decision<'_> {
         let output_tokens = match self.reserve(id, key, input_tokens, &intent, model.price) {
             Reserved::Held { output_tokens } => output_tokens,
             Reserved::Later => {
-                self.state.budget_waiters.entry(swarm).or_default().push_back(id);
+                self.state
+                    .budget_waiters
+                    .entry(swarm)
+                    .or_default()
+                    .push_back(id);
                 let next = Next::Model { turn, intent };
                 self.live(id).parked = Some(Parked { reply: to, next });
                 return;
@@ -221,16 +291,31 @@ impl Decision<'_> {
         self.begin_step(id, key, SideEffect::Idempotent, model_id, None);
         let idempotency_key = format!("{id}/{key}");
         let max_output_tokens = output_tokens;
-        self.grant(to, Grant::Model { key, max_output_tokens, idempotency_key, delivered });
+        self.grant(
+            to,
+            Grant::Model {
+                key,
+                max_output_tokens,
+                idempotency_key,
+                delivered,
+            },
+        );
     }
 
     fn grant_tools(&mut self, id: AgentId, turn: u32, calls: &[ToolIntent], to: ReplyId) {
         let mut steps = Vec::with_capacity(calls.len());
         for call in calls {
-            let key = StepKey::Tool { turn, index: call.index };
+            let key = StepKey::Tool {
+                turn,
+                index: call.index,
+            };
             let (tool, call_id) = (call.tool.clone(), Some(call.call_id.clone()));
             let tries = self.begin_step(id, key, call.side_effect, tool, call_id);
-            let started = ToolStarted { agent_id: id, step: key, tool: call.tool.clone() };
+            let started = ToolStarted {
+                agent_id: id,
+                step: key,
+                tool: call.tool.clone(),
+            };
             self.emit_agent(id, started);
             steps.push((key, tries));
         }
@@ -238,17 +323,34 @@ impl Decision<'_> {
     }
 
     fn complete(&mut self, id: AgentId, result: String, to: ReplyId) {
-        let delivered =
-            self.deliver(id, Queue::Steer).or_else(|| self.deliver(id, Queue::FollowUp));
+        let delivered = self
+            .deliver(id, Queue::Steer)
+            .or_else(|| self.deliver(id, Queue::FollowUp));
         if let Some(message) = delivered {
-            self.grant(to, Grant::Continue { delivered: vec![message] });
+            self.grant(
+                to,
+                Grant::Continue {
+                    delivered: vec![message],
+                },
+            );
             return;
         }
         if let Err(complaint) = self.expand(id, &result) {
             let text = format!("{complaint}. Answer again, with the JSON object only.");
             let message = Arc::new(Message::user(text, MessageOrigin::FollowUp));
-            self.append(id, None, EntryBody::Message { message: Arc::clone(&message) });
-            self.grant(to, Grant::Continue { delivered: vec![message] });
+            self.append(
+                id,
+                None,
+                EntryBody::Message {
+                    message: Arc::clone(&message),
+                },
+            );
+            self.grant(
+                to,
+                Grant::Continue {
+                    delivered: vec![message],
+                },
+            );
             return;
         }
         self.complete_agent(id, result);
@@ -257,10 +359,18 @@ impl Decision<'_> {
 
     /// If the agent's task was to plan, adds the tasks its answer asks for.
     fn expand(&mut self, id: AgentId, answer: &str) -> std::result::Result<(), String> {
-        let task = self.agent(id).ok().and_then(|a| a.task_id).and_then(|t| self.task(t).ok());
-        let Some(task) = task.filter(|t| t.role == TaskRole::Plan) else { return Ok(()) };
+        let task = self
+            .agent(id)
+            .ok()
+            .and_then(|a| a.task_id)
+            .and_then(|t| self.task(t).ok());
+        let Some(task) = task.filter(|t| t.role == TaskRole::Plan) else {
+            return Ok(());
+        };
         let swarm = task.swarm_id;
-        let Ok(row) = self.swarm(swarm) else { return Ok(()) };
+        let Ok(row) = self.swarm(swarm) else {
+            return Ok(());
+        };
         let planned = strategy::expand_plan(&row.task, answer, row.target_agent_count)?;
         self.add_planned(swarm, planned);
         Ok(())
@@ -294,7 +404,9 @@ impl Decision<'_> {
     pub(super) fn wake_callers(&mut self, provider: &str) {
         let max = self.state.settings.calls_per_provider_max;
         loop {
-            let Some(gate) = self.state.gates.get_mut(provider) else { return };
+            let Some(gate) = self.state.gates.get_mut(provider) else {
+                return;
+            };
             if gate.under_way >= max {
                 return;
             }
@@ -305,7 +417,9 @@ impl Decision<'_> {
 
     /// Carries on with a parked request, if its agent still runs.
     pub(super) fn unpark(&mut self, id: AgentId) {
-        let runs = self.agent(id).is_ok_and(|a| a.status == AgentStatus::Running);
+        let runs = self
+            .agent(id)
+            .is_ok_and(|a| a.status == AgentStatus::Running);
         if !runs {
             return;
         }
@@ -326,7 +440,14 @@ impl Decision<'_> {
         let entry_id = EntryId::from_u128(self.id());
         let parent_id = self.agent(id).ok().and_then(|a| a.head);
         let at = self.now;
-        let entry = Entry { id: entry_id, agent_id: id, parent_id, step, body, at };
+        let entry = Entry {
+            id: entry_id,
+            agent_id: id,
+            parent_id,
+            step,
+            body,
+            at,
+        };
         self.state.out.changes.entries.push(entry);
         self.edit_agent(id, |a| a.head = Some(entry_id));
         entry_id
@@ -395,7 +516,9 @@ impl Decision<'_> {
         let keys: Vec<StepKey> = self.live(id).steps.keys().copied().collect();
         for key in keys {
             self.settle_step(id, key, None);
-            let Some(step) = self.live(id).steps.get(&key).cloned() else { continue };
+            let Some(step) = self.live(id).steps.get(&key).cloned() else {
+                continue;
+            };
             let entry = match (key, step.call_id) {
                 (StepKey::Tool { .. }, Some(call)) => {
                     Some(self.append_result(id, key, call, step.name, UNKNOWN_OUTCOME, true))
@@ -403,7 +526,11 @@ impl Decision<'_> {
                 _ => None,
             };
             let in_doubt = step.state == StepState::InDoubt;
-            let state = if in_doubt { StepState::Resolved } else { StepState::Failed };
+            let state = if in_doubt {
+                StepState::Resolved
+            } else {
+                StepState::Failed
+            };
             self.end_step(id, key, state, entry, Some(why.to_owned()));
         }
     }
@@ -439,7 +566,13 @@ impl Decision<'_> {
     ) -> EntryId {
         let content = vec![ContentBlock::text(text)];
         let details = serde_json::Value::Null;
-        let result = ToolResultMessage { tool_call_id, tool_name, content, is_error, details };
+        let result = ToolResultMessage {
+            tool_call_id,
+            tool_name,
+            content,
+            is_error,
+            details,
+        };
         let message = Arc::new(Message::ToolResult(result));
         self.append(id, Some(key), EntryBody::Message { message })
     }
@@ -448,23 +581,42 @@ impl Decision<'_> {
 
     fn peek(&mut self, id: AgentId, queue: Queue) -> Option<&str> {
         let inbox = &self.live(id).inbox;
-        inbox.iter().find(|ticket| ticket.queue == queue).map(|ticket| ticket.text.as_str())
+        inbox
+            .iter()
+            .find(|ticket| ticket.queue == queue)
+            .map(|ticket| ticket.text.as_str())
     }
 
     /// Moves the oldest message of a queue into the conversation.
     fn deliver(&mut self, id: AgentId, queue: Queue) -> Option<Arc<Message>> {
-        let at = self.live(id).inbox.iter().position(|ticket| ticket.queue == queue)?;
+        let at = self
+            .live(id)
+            .inbox
+            .iter()
+            .position(|ticket| ticket.queue == queue)?;
         let mut ticket = self.live(id).inbox.remove(at)?;
         let origin = match queue {
             Queue::Steer => MessageOrigin::Steer,
             Queue::FollowUp => MessageOrigin::FollowUp,
         };
         let message = Arc::new(Message::user(ticket.text.clone(), origin));
-        self.append(id, None, EntryBody::Message { message: Arc::clone(&message) });
+        self.append(
+            id,
+            None,
+            EntryBody::Message {
+                message: Arc::clone(&message),
+            },
+        );
         ticket.state = TicketState::Delivered;
         let ticket_id = ticket.id;
         self.state.out.changes.tickets.push(ticket);
-        self.emit_agent(id, MessageDelivered { agent_id: id, ticket_id });
+        self.emit_agent(
+            id,
+            MessageDelivered {
+                agent_id: id,
+                ticket_id,
+            },
+        );
         Some(message)
     }
 
@@ -481,7 +633,10 @@ impl Decision<'_> {
             return Err(Error::not_found("open step", key));
         };
         if step.state != StepState::InDoubt {
-            return Err(Error::conflict(format!("step `{key}` is `{}`, not in doubt", step.state)));
+            return Err(Error::conflict(format!(
+                "step `{key}` is `{}`, not in doubt",
+                step.state
+            )));
         }
         let name = resolution.as_str().to_owned();
         let text = match resolution {
@@ -500,30 +655,52 @@ impl Decision<'_> {
             Some((text, is_error)) => {
                 let call = step.call_id.unwrap_or_default();
                 let entry = self.append_result(id, key, call, step.name, &text, is_error);
-                self.end_step(id, key, StepState::Resolved, Some(entry), Some(name.clone()));
+                self.end_step(
+                    id,
+                    key,
+                    StepState::Resolved,
+                    Some(entry),
+                    Some(name.clone()),
+                );
             }
         }
-        self.emit_agent(id, StepResolved { agent_id: id, step: key, resolution: name });
+        self.emit_agent(
+            id,
+            StepResolved {
+                agent_id: id,
+                step: key,
+                resolution: name,
+            },
+        );
         self.unblock(id);
         self.agent_reply(id)
     }
 
     /// Lets an agent go on once none of its steps is in doubt.
     fn unblock(&mut self, id: AgentId) {
-        if self.live(id).steps.values().any(|s| s.state == StepState::InDoubt) {
+        if self
+            .live(id)
+            .steps
+            .values()
+            .any(|s| s.state == StepState::InDoubt)
+        {
             return;
         }
         let Ok(agent) = self.agent(id) else { return };
         let (swarm, task) = (agent.swarm_id, agent.task_id);
         let held = agent.status == AgentStatus::Paused;
         if let Some(task) = task
-            && self.task(task).is_ok_and(|t| t.status == TaskStatus::Blocked)
+            && self
+                .task(task)
+                .is_ok_and(|t| t.status == TaskStatus::Blocked)
         {
             self.edit_task(task, |t| {
                 t.status = TaskStatus::Running;
                 t.error = None;
             });
-            let Ok(key) = self.task(task).map(|t| t.key.clone()) else { return };
+            let Ok(key) = self.task(task).map(|t| t.key.clone()) else {
+                return;
+            };
             self.emit_swarm(swarm, TaskUnblocked { task_id: task, key });
         }
         if held && self.state.is_active(swarm) {
@@ -544,5 +721,7 @@ const UNKNOWN_OUTCOME: &str = "The outcome of this call is unknown: it was inter
 pub(crate) const MESSAGE_OVERHEAD: u64 = 16;
 
 fn stop(reason: &str) -> Grant {
-    Grant::Stop { reason: reason.to_owned() }
+    Grant::Stop {
+        reason: reason.to_owned(),
+    }
 }

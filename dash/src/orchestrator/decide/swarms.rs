@@ -42,7 +42,9 @@ impl Decision<'_> {
         };
         let planned = strategy::plan(request.strategy, &goal)?;
 
-        let name = request.project.unwrap_or_else(|| self.state.settings.project.clone());
+        let name = request
+            .project
+            .unwrap_or_else(|| self.state.settings.project.clone());
         let (project_id, project_budget) = self.project(&name);
         let budget_id = self.add_budget(
             BudgetScope::Swarm,
@@ -110,8 +112,12 @@ impl Decision<'_> {
         }
         let id = ProjectId::from_u128(self.id());
         let budget_id = self.add_budget(BudgetScope::Project, id.to_string(), None, None);
-        let project =
-            Project { id, name: name.to_owned(), budget_id, created_at: self.now };
+        let project = Project {
+            id,
+            name: name.to_owned(),
+            budget_id,
+            created_at: self.now,
+        };
         self.state.out.changes.projects.push(project.clone());
         self.state.projects.insert(name.to_owned(), project);
         (id, budget_id)
@@ -153,7 +159,13 @@ impl Decision<'_> {
         }
         swarm.status.check_move(SwarmStatus::Paused)?;
         self.edit_swarm(id, |s| s.status = SwarmStatus::Paused);
-        self.emit_swarm(id, SwarmPaused { swarm_id: id, reason: reason.to_owned() });
+        self.emit_swarm(
+            id,
+            SwarmPaused {
+                swarm_id: id,
+                reason: reason.to_owned(),
+            },
+        );
         for agent in self.agents_of(id) {
             if self.agent(agent)?.status.can_become(AgentStatus::Paused) {
                 self.pause_agent(agent, SWARM_PAUSED)?;
@@ -203,11 +215,21 @@ impl Decision<'_> {
             self.admit(agents - from)?;
         }
         self.edit_swarm(id, |s| s.target_agent_count = agents);
-        self.emit_swarm(id, SwarmScaled { swarm_id: id, from, to: agents });
+        self.emit_swarm(
+            id,
+            SwarmScaled {
+                swarm_id: id,
+                from,
+                to: agents,
+            },
+        );
         if strategy == Strategy::Parallel && agents > from {
             let taken = |d: &Self, index: u32| {
                 let key = format!("work/{index}");
-                d.state.plans.get(&id).is_some_and(|plan| plan.by_key.contains_key(&key))
+                d.state
+                    .plans
+                    .get(&id)
+                    .is_some_and(|plan| plan.by_key.contains_key(&key))
             };
             let more = (from + 1..=agents)
                 .filter(|index| !taken(self, *index))
@@ -231,13 +253,21 @@ impl Decision<'_> {
     }
 
     pub(super) fn fail_swarm(&mut self, id: SwarmId, error: &str) {
-        let may = self.swarm(id).is_ok_and(|s| s.status.can_become(SwarmStatus::Failed));
+        let may = self
+            .swarm(id)
+            .is_ok_and(|s| s.status.can_become(SwarmStatus::Failed));
         if !may {
             return;
         }
         self.end_swarm(id, SwarmStatus::Failed, SWARM_FAILED);
         self.edit_swarm(id, |s| s.error = Some(error.to_owned()));
-        self.emit_swarm(id, SwarmFailed { swarm_id: id, error: error.to_owned() });
+        self.emit_swarm(
+            id,
+            SwarmFailed {
+                swarm_id: id,
+                error: error.to_owned(),
+            },
+        );
     }
 
     /// The status first, so that nothing that follows from it starts anything new.
@@ -265,8 +295,12 @@ impl Decision<'_> {
         let (strategy, policy) = (swarm.strategy, swarm.config.failure_policy);
         let tasks = self.planned_tasks(id);
         let is_sink = |t: &&Task| !tasks.iter().any(|other| other.depends_on.contains(&t.id));
-        let sinks: Vec<TaskStatus> =
-            tasks.iter().copied().filter(is_sink).map(|t| t.status).collect();
+        let sinks: Vec<TaskStatus> = tasks
+            .iter()
+            .copied()
+            .filter(is_sink)
+            .map(|t| t.status)
+            .collect();
         if strategy::succeeded(policy, &sinks) {
             let result = strategy::fold_result(strategy, &tasks);
             let now = self.now;
@@ -279,12 +313,21 @@ impl Decision<'_> {
                 self.kill_agent(agent, "its swarm has completed");
             }
             let result = cut(&result, RESULT_PREVIEW);
-            self.emit_swarm(id, SwarmCompleted { swarm_id: id, result });
+            self.emit_swarm(
+                id,
+                SwarmCompleted {
+                    swarm_id: id,
+                    result,
+                },
+            );
         } else {
             let failed = |t: &&&Task| t.status == TaskStatus::Failed;
             let first = tasks.iter().find(failed).or_else(|| tasks.first());
             let why = first.and_then(|t| Some(format!("task `{}`: {}", t.key, t.error.as_ref()?)));
-            let ended = tasks.iter().filter(|t| t.status == TaskStatus::Completed).count();
+            let ended = tasks
+                .iter()
+                .filter(|t| t.status == TaskStatus::Completed)
+                .count();
             let error = format!(
                 "{ended} of {} tasks completed; {}",
                 tasks.len(),
@@ -296,7 +339,9 @@ impl Decision<'_> {
 
     /// The tasks of the plan, delegated ones left out.
     fn planned_tasks(&self, id: SwarmId) -> Vec<&Task> {
-        let Some(plan) = self.state.plans.get(&id) else { return Vec::new() };
+        let Some(plan) = self.state.plans.get(&id) else {
+            return Vec::new();
+        };
         plan.tasks
             .iter()
             .filter_map(|task| self.state.tasks.get(*task))
@@ -305,11 +350,17 @@ impl Decision<'_> {
     }
 
     pub(super) fn agents_of(&self, id: SwarmId) -> Vec<AgentId> {
-        self.state.plans.get(&id).map(|p| p.agents.iter().copied().collect()).unwrap_or_default()
+        self.state
+            .plans
+            .get(&id)
+            .map(|p| p.agents.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     fn open_tasks_of(&self, id: SwarmId) -> Vec<TaskId> {
-        let Some(plan) = self.state.plans.get(&id) else { return Vec::new() };
+        let Some(plan) = self.state.plans.get(&id) else {
+            return Vec::new();
+        };
         let open = |t: &&TaskId| self.task(**t).is_ok_and(|t| !t.status.is_terminal());
         plan.tasks.iter().filter(open).copied().collect()
     }

@@ -4,9 +4,7 @@ use super::super::effect::{Effect, Reply};
 use super::Decision;
 use super::swarms::SWARM_FAILED;
 use crate::api::CreateTask;
-use crate::event::{
-    TaskCancelled, TaskCompleted, TaskCreated, TaskFailed, TaskStarted,
-};
+use crate::event::{TaskCancelled, TaskCompleted, TaskCreated, TaskFailed, TaskStarted};
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::{
     AgentStatus, BudgetScope, EntryBody, FailurePolicy, Message, MessageOrigin, SwarmStatus, Task,
@@ -21,13 +19,22 @@ const TOO_FEW: &str = "too few of its dependencies completed";
 impl Decision<'_> {
     /// Adds tasks whose dependencies are named by key, each after what it depends on or not.
     pub(super) fn add_planned(&mut self, swarm: SwarmId, planned: Vec<PlannedTask>) {
-        let ids: Vec<TaskId> =
-            planned.iter().map(|_| TaskId::from_u128(self.id())).collect();
+        let ids: Vec<TaskId> = planned
+            .iter()
+            .map(|_| TaskId::from_u128(self.id()))
+            .collect();
         let new_keys: Vec<String> = planned.iter().map(|task| task.key.clone()).collect();
         for (id, task) in ids.iter().zip(planned) {
             let find = |key: &String| {
-                let new = new_keys.iter().position(|k| k == key).and_then(|i| ids.get(i));
-                let old = self.state.plans.get(&swarm).and_then(|plan| plan.by_key.get(key));
+                let new = new_keys
+                    .iter()
+                    .position(|k| k == key)
+                    .and_then(|i| ids.get(i));
+                let old = self
+                    .state
+                    .plans
+                    .get(&swarm)
+                    .and_then(|plan| plan.by_key.get(key));
                 new.or(old).copied()
             };
             let depends_on = task.depends_on.iter().filter_map(find).collect();
@@ -50,7 +57,11 @@ impl Decision<'_> {
             .map(|d| self.task(*d).map_or(TaskStatus::Pending, |t| t.status))
             .collect();
         let ready = strategy::readiness(row.config.failure_policy, &states) == Readiness::Ready;
-        let ordinal = self.state.plans.get(&swarm).map_or(0, |plan| plan.tasks.len());
+        let ordinal = self
+            .state
+            .plans
+            .get(&swarm)
+            .map_or(0, |plan| plan.tasks.len());
         let task = Task {
             id,
             swarm_id: swarm,
@@ -58,7 +69,11 @@ impl Decision<'_> {
             role,
             prompt,
             depends_on,
-            status: if ready { TaskStatus::Ready } else { TaskStatus::Pending },
+            status: if ready {
+                TaskStatus::Ready
+            } else {
+                TaskStatus::Pending
+            },
             agent_id: None,
             output: None,
             error: None,
@@ -84,7 +99,10 @@ impl Decision<'_> {
         let (swarm_id, parent) = (swarm.id, swarm.budget_id);
         let plan = self.state.plans.get(&swarm_id);
         if plan.is_some_and(|plan| plan.by_key.contains_key(&request.key)) {
-            return Err(Error::conflict(format!("there is a task `{}` already", request.key)));
+            return Err(Error::conflict(format!(
+                "there is a task `{}` already",
+                request.key
+            )));
         }
         if plan.is_some_and(|plan| plan.tasks.len() >= strategy::PARTS_MAX) {
             let issue = format!("a swarm has at most {} tasks", strategy::PARTS_MAX);
@@ -99,9 +117,19 @@ impl Decision<'_> {
         }
         let id = TaskId::from_u128(self.id());
         if request.budget.is_some() {
-            self.add_budget(BudgetScope::Task, id.to_string(), Some(parent), request.budget);
+            self.add_budget(
+                BudgetScope::Task,
+                id.to_string(),
+                Some(parent),
+                request.budget,
+            );
         }
-        let CreateTask { key, prompt, depends_on, .. } = request;
+        let CreateTask {
+            key,
+            prompt,
+            depends_on,
+            ..
+        } = request;
         self.add_task(swarm_id, id, key, TaskRole::Work, prompt, depends_on);
         self.refresh(id);
         self.state.to_schedule.insert(swarm_id);
@@ -111,9 +139,15 @@ impl Decision<'_> {
     /// Gives ready tasks to agents: idle ones first, then new ones up to the swarm's target.
     pub(super) fn schedule(&mut self, swarm: SwarmId) {
         while self.state.is_active(swarm) {
-            let Ok(target) = self.swarm(swarm).map(|s| s.target_agent_count as usize) else { return };
-            let Some(plan) = self.state.plans.get(&swarm) else { return };
-            let Some((_, task)) = plan.ready.first().copied() else { return };
+            let Ok(target) = self.swarm(swarm).map(|s| s.target_agent_count as usize) else {
+                return;
+            };
+            let Some(plan) = self.state.plans.get(&swarm) else {
+                return;
+            };
+            let Some((_, task)) = plan.ready.first().copied() else {
+                return;
+            };
             if plan.busy() >= target {
                 return;
             }
@@ -132,8 +166,11 @@ impl Decision<'_> {
     pub(super) fn start(&mut self, agent: AgentId, task: TaskId) {
         let Ok(row) = self.task(task) else { return };
         let (swarm, key) = (row.swarm_id, row.key.clone());
-        let dependencies: Vec<&Task> =
-            row.depends_on.iter().filter_map(|d| self.state.tasks.get(*d)).collect();
+        let dependencies: Vec<&Task> = row
+            .depends_on
+            .iter()
+            .filter_map(|d| self.state.tasks.get(*d))
+            .collect();
         let bytes_max = self.state.settings.task_input_bytes_max;
         let prompt = strategy::task_prompt(row, &dependencies, bytes_max);
         let ordinal = row.ordinal;
@@ -152,7 +189,14 @@ impl Decision<'_> {
         self.attach_task_budget(agent, task);
         let message = Message::user(prompt, MessageOrigin::Task).into();
         self.append(agent, None, EntryBody::Message { message });
-        self.emit_swarm(swarm, TaskStarted { task_id: task, key, agent_id: agent });
+        self.emit_swarm(
+            swarm,
+            TaskStarted {
+                task_id: task,
+                key,
+                agent_id: agent,
+            },
+        );
         self.live(agent).attached = true;
         self.effect(Effect::Start(agent));
     }
@@ -160,7 +204,10 @@ impl Decision<'_> {
     pub(super) fn assign_task(&mut self, task: TaskId, agent: AgentId) -> Result<Reply> {
         let (task_row, agent_row) = (self.task(task)?, self.agent(agent)?);
         if task_row.swarm_id != agent_row.swarm_id {
-            return Err(Error::invalid("agentId", "the agent belongs to another swarm"));
+            return Err(Error::invalid(
+                "agentId",
+                "the agent belongs to another swarm",
+            ));
         }
         if task_row.status != TaskStatus::Ready {
             return Err(Error::conflict(format!(
@@ -184,7 +231,9 @@ impl Decision<'_> {
     pub(super) fn complete_by_caller(&mut self, id: TaskId, output: String) -> Result<Reply> {
         let task = self.task(id)?;
         if task.agent_id.is_some() && !task.status.is_terminal() {
-            return Err(Error::conflict("an agent works on the task: kill the agent first"));
+            return Err(Error::conflict(
+                "an agent works on the task: kill the agent first",
+            ));
         }
         task.status.check_move(TaskStatus::Completed)?;
         self.complete_task(id, output);
@@ -211,13 +260,18 @@ impl Decision<'_> {
             t.output = Some(output);
             t.completed_at = Some(now);
         });
-        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else { return };
+        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else {
+            return;
+        };
         self.emit_swarm(swarm, TaskCompleted { task_id: id, key });
         self.task_ended(id);
     }
 
     pub(super) fn fail_task(&mut self, id: TaskId, error: &str) {
-        if !self.task(id).is_ok_and(|t| t.status.can_become(TaskStatus::Failed)) {
+        if !self
+            .task(id)
+            .is_ok_and(|t| t.status.can_become(TaskStatus::Failed))
+        {
             return;
         }
         let now = self.now;
@@ -226,13 +280,25 @@ impl Decision<'_> {
             t.error = Some(error.to_owned());
             t.completed_at = Some(now);
         });
-        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else { return };
-        self.emit_swarm(swarm, TaskFailed { task_id: id, key, error: error.to_owned() });
+        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else {
+            return;
+        };
+        self.emit_swarm(
+            swarm,
+            TaskFailed {
+                task_id: id,
+                key,
+                error: error.to_owned(),
+            },
+        );
         self.task_ended(id);
     }
 
     pub(super) fn cancel_task(&mut self, id: TaskId, reason: &str) {
-        if !self.task(id).is_ok_and(|t| t.status.can_become(TaskStatus::Cancelled)) {
+        if !self
+            .task(id)
+            .is_ok_and(|t| t.status.can_become(TaskStatus::Cancelled))
+        {
             return;
         }
         let now = self.now;
@@ -241,8 +307,17 @@ impl Decision<'_> {
             t.error = Some(reason.to_owned());
             t.completed_at = Some(now);
         });
-        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else { return };
-        self.emit_swarm(swarm, TaskCancelled { task_id: id, key, reason: reason.to_owned() });
+        let Ok((swarm, key)) = self.task(id).map(|t| (t.swarm_id, t.key.clone())) else {
+            return;
+        };
+        self.emit_swarm(
+            swarm,
+            TaskCancelled {
+                task_id: id,
+                key,
+                reason: reason.to_owned(),
+            },
+        );
         self.task_ended(id);
     }
 
@@ -265,14 +340,22 @@ impl Decision<'_> {
             return;
         }
         let fail_fast = row.config.failure_policy == FailurePolicy::FailFast;
-        if fail_fast && status != TaskStatus::Completed && let Some(error) = failure {
+        if fail_fast
+            && status != TaskStatus::Completed
+            && let Some(error) = failure
+        {
             self.fail_swarm(swarm, &format!("task `{key}` did not complete: {error}"));
             return;
         }
         for dependent in dependents {
             self.refresh(dependent);
         }
-        if self.state.plans.get(&swarm).is_some_and(|plan| plan.open_tasks == 0) {
+        if self
+            .state
+            .plans
+            .get(&swarm)
+            .is_some_and(|plan| plan.open_tasks == 0)
+        {
             self.finish_swarm(swarm);
         } else {
             self.state.to_schedule.insert(swarm);
@@ -292,7 +375,9 @@ impl Decision<'_> {
             .filter_map(|d| self.state.tasks.get(*d))
             .map(|t| t.status)
             .collect();
-        let Ok(policy) = self.swarm(swarm).map(|s| s.config.failure_policy) else { return };
+        let Ok(policy) = self.swarm(swarm).map(|s| s.config.failure_policy) else {
+            return;
+        };
         match strategy::readiness(policy, &states) {
             Readiness::Waits => {}
             Readiness::Ready => {
@@ -321,7 +406,10 @@ impl Decision<'_> {
             }
             None => Vec::new(),
         };
-        if !self.swarm(swarm).is_ok_and(|s| s.status == SwarmStatus::Failed) {
+        if !self
+            .swarm(swarm)
+            .is_ok_and(|s| s.status == SwarmStatus::Failed)
+        {
             return;
         }
         self.edit_swarm(swarm, |s| {

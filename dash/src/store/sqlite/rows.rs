@@ -48,7 +48,7 @@ pub(super) const ENTRY_COLUMNS: &str = "e.id, a.id, e.parent_id, e.step_kind, e.
 
 /// The columns of a step; the caller joins `s` (steps) and `a` (agents).
 pub(super) const STEP_COLUMNS: &str = "SELECT a.id, s.kind, s.turn, s.number, s.state, \
-     s.side_effect, s.name, s.tries, s.reservation, s.entry, s.note, s.created_at, s.finished_at";
+     s.side_effect, s.name, s.tries, s.call_id, s.reservation, s.entry, s.note, s.created_at, s.finished_at";
 
 pub(super) const TICKET_COLUMNS: &str =
     "SELECT id, agent_id, queue, text, state, created_at FROM tickets t";
@@ -321,11 +321,12 @@ pub(super) fn step(row: &Row<'_>) -> Read<Step> {
         side_effect: pick(row, 5, &SideEffect::ALL, SideEffect::as_str)?,
         name: row.get(6)?,
         tries: row.get(7)?,
-        reservation_id: optional_blob_id(row, 8)?.map(ReservationId::from_u128),
-        entry_id: optional_blob_id(row, 9)?.map(EntryId::from_u128),
-        note: row.get(10)?,
-        created_at: at(row, 11)?,
-        finished_at: optional_at(row, 12)?,
+        call_id: row.get(8)?,
+        reservation_id: optional_blob_id(row, 9)?.map(ReservationId::from_u128),
+        entry_id: optional_blob_id(row, 10)?.map(EntryId::from_u128),
+        note: row.get(11)?,
+        created_at: at(row, 12)?,
+        finished_at: optional_at(row, 13)?,
     })
 }
 

@@ -519,8 +519,8 @@ fn step(conn: &Connection, state: &mut State, row: &Step) -> Write {
     let (kind, turn, number) = key_parts(row.key);
     let mut statement = conn.prepare_cached(
         "INSERT INTO steps (agent, kind, turn, number, state, side_effect, name, tries, \
-         reservation, entry, note, created_at, finished_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+         call_id, reservation, entry, note, created_at, finished_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
          ON CONFLICT (agent, kind, turn, number) DO UPDATE SET state = excluded.state, \
          tries = excluded.tries, reservation = excluded.reservation, entry = excluded.entry, \
          note = excluded.note, finished_at = excluded.finished_at \
@@ -535,6 +535,7 @@ fn step(conn: &Connection, state: &mut State, row: &Step) -> Write {
         row.side_effect.as_str(),
         row.name,
         row.tries,
+        row.call_id,
         row.reservation_id.map(|id| id.as_u128().to_be_bytes()),
         row.entry_id.map(|id| id.as_u128().to_be_bytes()),
         row.note,
