@@ -1,0 +1,74 @@
+//! What the program is told: flags, and the two environment variables that OpenAI clients share.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use dash::model::{NanoUsd, Strategy};
+
+/// Runs a swarm of agents over real files and writes a report.
+///
+/// Without a key and without --base-url the model is a scripted one; engine, store, tools and
+/// events are the same.
+#[derive(Debug, Parser)]
+#[command(name = "swarm")]
+pub(crate) struct Options {
+    /// The folder to work on [default: this repository's docs/ and README.md]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// parallel, map-reduce, pipeline or tree
+    #[arg(long, default_value = "map-reduce", value_parser = strategy)]
+    pub(crate) strategy: Strategy,
+
+    /// Agents that work at the same time
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub(crate) agents: u32,
+
+    /// The most the swarm may spend, in dollars
+    #[arg(long, default_value = "1.00", value_name = "USD")]
+    pub(crate) budget: NanoUsd,
+
+    /// The database file [default: a new one in a temporary folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Option<PathBuf>,
+
+    /// Finish the swarm that an earlier run with the same --db left unfinished
+    #[arg(long, requires = "db")]
+    pub(crate) resume: bool,
+
+    /// A server that speaks OpenAI Chat Completions [default: $OPENAI_BASE_URL, or OpenAI's if
+    /// $OPENAI_API_KEY is set]
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+
+    /// The model to ask for on that server
+    #[arg(long, default_value = "gpt-5-mini", value_name = "ID")]
+    pub(crate) model: String,
+
+    /// Dollars per million input tokens of that model
+    #[arg(long, default_value = "0.25", value_name = "USD")]
+    pub(crate) input_price: NanoUsd,
+
+    /// Dollars per million output tokens of that model
+    #[arg(long, default_value = "2.00", value_name = "USD")]
+    pub(crate) output_price: NanoUsd,
+
+    /// How long the scripted model waits before each answer, in milliseconds
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub(crate) pace: u64,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    match text.parse() {
+        Ok(Strategy::Dag) | Err(_) => {
+            Err("use parallel, map-reduce, pipeline or tree".to_owned())
+        }
+        Ok(strategy) => Ok(strategy),
+    }
+}
+
+/// A variable of the environment, if it is set and not empty.
+#[expect(clippy::disallowed_methods, reason = "a program may read its environment, the library not")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
