@@ -1,8 +1,8 @@
 //! The SQLite store: one file, one writer, nothing acknowledged before it is on the disk.
 //!
 //! Bundled SQLite in WAL mode with `synchronous=FULL`; the schema is documented in
-//! `migrations/`. [`writer`] owns the only read-write connection, [`read`] a few that cannot
-//! write. Two engines cannot own one file ([`lock`]). Events carry a hash chain ([`chain`]).
+//! `migrations/`. `writer` owns the only read-write connection, `read` a few that cannot
+//! write. Two engines cannot own one file (`lock`). Events carry a hash chain (`chain`).
 //!
 //! An acknowledged commit survives `kill -9` and power loss, as far as the disk keeps what it said
 //! it flushed. Not supported: network file systems, and files shared between containers that do
@@ -43,6 +43,7 @@ mod rows;
 #[cfg(test)]
 #[cfg(feature = "test-util")]
 mod tests;
+mod versioned;
 mod write;
 mod writer;
 
