@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 const FILES_MAX: usize = 200;
 
 /// Endings of files that hold text.
-const TEXT: &[&str] = &["md", "txt", "rst", "rs", "py", "ts", "js", "toml", "yaml", "yml", "json"];
+const TEXT: &[&str] = &[
+    "md", "txt", "rst", "rs", "py", "ts", "js", "toml", "yaml", "yml", "json",
+];
 
 /// The folder to work on and the files in it, as paths relative to it.
 pub(crate) fn find(path: Option<&Path>) -> io::Result<(PathBuf, Vec<String>)> {
@@ -18,7 +20,9 @@ pub(crate) fn find(path: Option<&Path>) -> io::Result<(PathBuf, Vec<String>)> {
             (root, files)
         }
         None => {
-            let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+            let here = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("..")
+                .canonicalize()?;
             let mut files = walk(&here.join("docs"), "docs/")?;
             files.push("README.md".to_owned());
             (here, files)
@@ -33,7 +37,9 @@ fn walk(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         let kind = entry.file_type()?;
         if kind.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
             files.extend(walk(&entry.path(), &format!("{prefix}{name}/"))?);

@@ -11,8 +11,10 @@ pub(crate) const FILES: &str = "Files:";
 
 /// The swarm that this strategy makes of these groups of files.
 pub(crate) fn swarm(strategy: Strategy, groups: &[Vec<String>]) -> CreateSwarm {
-    let lists: Vec<String> =
-        groups.iter().map(|group| format!("{FILES} {}", group.join(" "))).collect();
+    let lists: Vec<String> = groups
+        .iter()
+        .map(|group| format!("{FILES} {}", group.join(" ")))
+        .collect();
     let notes = "Read each of your files with the tool `read` and take notes: what is it about, \
                  what are its sections?";
     let (task, parts) = match strategy {
@@ -31,7 +33,10 @@ pub(crate) fn swarm(strategy: Strategy, groups: &[Vec<String>]) -> CreateSwarm {
         Strategy::Pipeline => (
             "Write a report about a set of files, in stages.".to_owned(),
             vec![
-                format!("choose the files to read. Answer with this list. {}", lists.join(" ")),
+                format!(
+                    "choose the files to read. Answer with a list of this form.\n{FILES} {}",
+                    groups.concat().join(" ")
+                ),
                 format!("the stage before has listed files. {notes} Answer with your notes."),
                 format!(
                     "write a report made of the notes to {REPORT} with the tool `write`, then say \

@@ -56,7 +56,11 @@ async fn run(options: &Options) -> Result<ExitCode> {
     let (provider, model) = model(options)?;
     let places = Places::new(options)?;
     let store = Arc::new(SqliteStore::open(&places.db).await?);
-    let dash = Orchestrator::builder(store).add_provider(provider).add_model(model).start().await?;
+    let dash = Orchestrator::builder(store)
+        .add_provider(provider)
+        .add_model(model)
+        .start()
+        .await?;
 
     let swarm = if options.resume {
         unfinished(&dash).await?
@@ -81,7 +85,10 @@ async fn run(options: &Options) -> Result<ExitCode> {
 /// The model: a real one if there is a key or a server, else the scripted one.
 fn model(options: &Options) -> Result<(Arc<dyn LlmProvider>, Model)> {
     let key = variable("OPENAI_API_KEY");
-    let base = options.base_url.clone().or_else(|| variable("OPENAI_BASE_URL"));
+    let base = options
+        .base_url
+        .clone()
+        .or_else(|| variable("OPENAI_BASE_URL"));
     let base = base.or_else(|| key.as_ref().map(|_| "https://api.openai.com/v1".to_owned()));
     if let Some(base) = base {
         println!("model: {} at {base}", options.model);
@@ -117,12 +124,18 @@ struct Places {
 impl Places {
     fn new(options: &Options) -> Result<Self> {
         let io = |what: &str, path: &Path, err: std::io::Error| {
-            Error::new(ErrorKind::Unavailable, format!("failed to {what} `{}`", path.display()))
-                .with_source(err)
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("failed to {what} `{}`", path.display()),
+            )
+            .with_source(err)
         };
         let db = match &options.db {
             Some(db) if options.resume && !db.exists() => {
-                let issue = format!("`{}` does not exist, there is nothing to resume", db.display());
+                let issue = format!(
+                    "`{}` does not exist, there is nothing to resume",
+                    db.display()
+                );
                 return Err(Error::invalid("--db", issue));
             }
             Some(db) => std::path::absolute(db).map_err(|err| io("find", db, err))?,
@@ -140,25 +153,36 @@ impl Places {
 
 async fn create(dash: &Orchestrator, options: &Options, places: &Places) -> Result<Swarm> {
     let found = files::find(options.path.as_deref());
-    let (root, files) = found.map_err(|err| {
-        Error::invalid("--path", "cannot be read").with_source(err)
-    })?;
+    let (root, files) =
+        found.map_err(|err| Error::invalid("--path", "cannot be read").with_source(err))?;
     if files.is_empty() {
-        return Err(Error::invalid("--path", format!("no text files in `{}`", root.display())));
+        return Err(Error::invalid(
+            "--path",
+            format!("no text files in `{}`", root.display()),
+        ));
     }
     let groups = files::share_out(&files, options.agents);
     let mut request = goal::swarm(options.strategy, &groups);
     request.initial_agents = options.agents;
     // Nobody watches to resume it, so 90 % is only reported.
-    let thresholds =
-        Thresholds { critical_action: ThresholdAction::Notify, ..Thresholds::default() };
+    let thresholds = Thresholds {
+        critical_action: ThresholdAction::Notify,
+        ..Thresholds::default()
+    };
     request.budget = Some(BudgetRequest::usd(options.budget).with_thresholds(thresholds));
-    let at = |name: &str, path: &Path, writable| {
-        WorkspaceRoot { name: name.to_owned(), path: path.to_owned(), writable }
+    let at = |name: &str, path: &Path, writable| WorkspaceRoot {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        writable,
     };
     request.config.workspace = vec![at("project", &root, false), at("out", &places.out, true)];
     let swarm = dash.create_swarm(request).await?;
-    println!("{} files in {}, {} agents at once", files.len(), root.display(), options.agents);
+    println!(
+        "{} files in {}, {} agents at once",
+        files.len(),
+        root.display(),
+        options.agents
+    );
     Ok(swarm)
 }
 
@@ -203,7 +227,10 @@ async fn show_progress(dash: &Orchestrator, swarm: &Swarm) -> Result<()> {
 
 async fn finish(dash: &Orchestrator, swarm: &Swarm, places: &Places) -> Result<ExitCode> {
     let outcome = dash.wait_swarm(swarm.id).await?;
-    let filter = AgentFilter { swarm_id: Some(swarm.id), ..AgentFilter::default() };
+    let filter = AgentFilter {
+        swarm_id: Some(swarm.id),
+        ..AgentFilter::default()
+    };
     let mut agents = Vec::new();
     let mut page = Page::first(1_000);
     loop {
@@ -224,7 +251,17 @@ async fn finish(dash: &Orchestrator, swarm: &Swarm, places: &Places) -> Result<E
             Error::new(ErrorKind::Unavailable, "failed to write the report").with_source(err)
         })?;
     }
-    println!("\n{}", show::table(&outcome.swarm, &agents, &budget, events, &places.db, &report));
+    println!(
+        "\n{}",
+        show::table(
+            &outcome.swarm,
+            &agents,
+            &budget,
+            events,
+            &places.db,
+            &report
+        )
+    );
     outcome.result()?;
     Ok(ExitCode::SUCCESS)
 }

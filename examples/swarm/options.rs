@@ -60,15 +60,18 @@ pub(crate) struct Options {
 
 fn strategy(text: &str) -> Result<Strategy, String> {
     match text.parse() {
-        Ok(Strategy::Dag) | Err(_) => {
-            Err("use parallel, map-reduce, pipeline or tree".to_owned())
-        }
+        Ok(Strategy::Dag) | Err(_) => Err("use parallel, map-reduce, pipeline or tree".to_owned()),
         Ok(strategy) => Ok(strategy),
     }
 }
 
 /// A variable of the environment, if it is set and not empty.
-#[expect(clippy::disallowed_methods, reason = "a program may read its environment, the library not")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a program may read its environment, the library not"
+)]
 pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+    std::env::var(name)
+        .ok()
+        .filter(|value| !value.trim().is_empty())
 }

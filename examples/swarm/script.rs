@@ -19,7 +19,9 @@ pub(crate) fn answer(request: &LlmRequest, pace: Duration) -> ScriptedReply {
 }
 
 fn reply(request: &LlmRequest) -> ScriptedReply {
-    let Some(task) = task_of(request) else { return ScriptedReply::text("There is no task.") };
+    let Some(task) = task_of(request) else {
+        return ScriptedReply::text("There is no task.");
+    };
     let results = results_of(request);
     let wrote = results.iter().any(|r| r.tool_name == "write");
     if let Some(failed) = results.iter().find(|r| r.is_error) {
@@ -86,13 +88,20 @@ fn notes(task: &str, results: &[&ToolResultMessage]) -> String {
         .zip(reads)
         .map(|(file, result)| {
             let text = result.text();
-            let headings: Vec<&str> =
-                text.lines().filter(|line| line.starts_with('#')).take(8).collect();
+            let headings: Vec<&str> = text
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .take(8)
+                .collect();
             format!(
                 "## {file}\n\n{} lines, {} words. Sections: {}",
                 text.lines().count(),
                 text.split_whitespace().count(),
-                if headings.is_empty() { "none".to_owned() } else { headings.join("; ") },
+                if headings.is_empty() {
+                    "none".to_owned()
+                } else {
+                    headings.join("; ")
+                },
             )
         })
         .collect();
@@ -101,16 +110,17 @@ fn notes(task: &str, results: &[&ToolResultMessage]) -> String {
 
 /// What a prompt holds of the outputs of other tasks.
 fn outputs(task: &str) -> String {
-    task.split_once("\n--- Output of").map_or_else(String::new, |(_, rest)| {
-        rest.lines().filter(|line| !line.starts_with("--- Output of")).skip(1).fold(
-            String::new(),
-            |mut all, line| {
-                all.push_str(line);
-                all.push('\n');
-                all
-            },
-        )
-    })
+    task.split_once("\n--- Output of")
+        .map_or_else(String::new, |(_, rest)| {
+            rest.lines()
+                .filter(|line| !line.starts_with("--- Output of"))
+                .skip(1)
+                .fold(String::new(), |mut all, line| {
+                    all.push_str(line);
+                    all.push('\n');
+                    all
+                })
+        })
 }
 
 fn files_of(task: &str) -> Vec<String> {
@@ -119,26 +129,36 @@ fn files_of(task: &str) -> Vec<String> {
         return Vec::new();
     }
     let files = list.lines().next().unwrap_or_default().split_whitespace();
-    files.take_while(|word| !word.ends_with("---")).take(READS_MAX).map(str::to_owned).collect()
+    files
+        .take_while(|word| !word.ends_with("---"))
+        .take(READS_MAX)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn task_of(request: &LlmRequest) -> Option<String> {
-    request.messages.iter().find_map(|message| match message.as_ref() {
-        Message::User(user) => {
-            let texts = user.content.iter().filter_map(|block| match block {
-                dash::model::ContentBlock::Text { text } => Some(text.as_str()),
-                dash::model::ContentBlock::Image { .. } => None,
-            });
-            Some(texts.collect())
-        }
-        Message::Assistant(_) | Message::ToolResult(_) => None,
-    })
+    request
+        .messages
+        .iter()
+        .find_map(|message| match message.as_ref() {
+            Message::User(user) => {
+                let texts = user.content.iter().filter_map(|block| match block {
+                    dash::model::ContentBlock::Text { text } => Some(text.as_str()),
+                    dash::model::ContentBlock::Image { .. } => None,
+                });
+                Some(texts.collect())
+            }
+            Message::Assistant(_) | Message::ToolResult(_) => None,
+        })
 }
 
 fn results_of(request: &LlmRequest) -> Vec<&ToolResultMessage> {
-    let results = request.messages.iter().filter_map(|message| match message.as_ref() {
-        Message::ToolResult(result) => Some(result),
-        Message::User(_) | Message::Assistant(_) => None,
-    });
+    let results = request
+        .messages
+        .iter()
+        .filter_map(|message| match message.as_ref() {
+            Message::ToolResult(result) => Some(result),
+            Message::User(_) | Message::Assistant(_) => None,
+        });
     results.collect()
 }

@@ -21,7 +21,12 @@ impl Progress {
         if let EventKind::AgentSpawned(e) = &event.kind {
             self.names.insert(e.agent_id, e.name.clone());
         }
-        let name = |id: &AgentId| self.names.get(id).cloned().unwrap_or_else(|| id.to_string());
+        let name = |id: &AgentId| {
+            self.names
+                .get(id)
+                .cloned()
+                .unwrap_or_else(|| id.to_string())
+        };
         let (who, what) = match &event.kind {
             EventKind::AgentStarted(e) => {
                 let how = if e.resumed { "goes on" } else { "starts" };
@@ -29,20 +34,25 @@ impl Progress {
             }
             EventKind::AgentTurn(e) => {
                 let tokens = e.usage.total();
-                (name(&e.agent_id), format!("{} {tokens} tokens, {}", e.step, NanoUsd(e.cost_nanos)))
+                (
+                    name(&e.agent_id),
+                    format!("{} {tokens} tokens, {}", e.step, NanoUsd(e.cost_nanos)),
+                )
             }
             EventKind::ToolCompleted(e) => {
                 let result = if e.is_error { "failed" } else { "ok" };
                 (name(&e.agent_id), format!("{} {} {result}", e.step, e.tool))
             }
-            EventKind::AgentRetrying(e) => {
-                (name(&e.agent_id), format!("retries in {} ms: {}", e.delay_ms, e.error))
-            }
+            EventKind::AgentRetrying(e) => (
+                name(&e.agent_id),
+                format!("retries in {} ms: {}", e.delay_ms, e.error),
+            ),
             EventKind::AgentCompleted(e) => (name(&e.agent_id), "is done".to_owned()),
             EventKind::AgentFailed(e) => (name(&e.agent_id), format!("failed: {}", e.error)),
-            EventKind::StepInDoubt(e) => {
-                (name(&e.agent_id), format!("{} {} is in doubt", e.step, e.tool))
-            }
+            EventKind::StepInDoubt(e) => (
+                name(&e.agent_id),
+                format!("{} {} is in doubt", e.step, e.tool),
+            ),
             EventKind::BudgetThreshold(e) => {
                 ("budget".to_owned(), format!("{} % used", e.threshold))
             }
@@ -59,7 +69,11 @@ impl Progress {
             _ => return None,
         };
         let (ms, seq) = (event.at.0 - began, event.seq);
-        Some(format!("{:>4}.{:03}s  #{seq:<5} {who:<12} {what}", ms / 1_000, ms % 1_000))
+        Some(format!(
+            "{:>4}.{:03}s  #{seq:<5} {who:<12} {what}",
+            ms / 1_000,
+            ms % 1_000
+        ))
     }
 }
 
@@ -86,9 +100,16 @@ pub(crate) fn table(
     if let Some(cap) = budget.allocated {
         spent.push_str(&format!(" of {}", NanoUsd(cap)));
     }
-    let report = if report.exists() { report.display().to_string() } else { "none".to_owned() };
+    let report = if report.exists() {
+        report.display().to_string()
+    } else {
+        "none".to_owned()
+    };
     let rows = [
-        ("swarm", format!("{} ({}), {}", swarm.id, swarm.strategy, status(swarm))),
+        (
+            "swarm",
+            format!("{} ({}), {}", swarm.id, swarm.strategy, status(swarm)),
+        ),
         ("agents", agents.len().to_string()),
         ("turns", turns.to_string()),
         ("tool calls", calls.to_string()),
@@ -99,8 +120,10 @@ pub(crate) fn table(
         ("database", db.display().to_string()),
         ("report", report),
     ];
-    let lines: Vec<String> =
-        rows.iter().map(|(name, value)| format!("  {name:<11} {value}")).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(name, value)| format!("  {name:<11} {value}"))
+        .collect();
     lines.join("\n")
 }
 

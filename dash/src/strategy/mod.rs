@@ -147,11 +147,11 @@ fn pipeline(goal: &Goal<'_>) -> Vec<PlannedTask> {
             let stage = goal
                 .parts
                 .get(i - 1)
-                .map_or_else(String::new, |text| format!(": {text}"));
+                .map_or_else(|| ".".to_owned(), |text| format!(": {text}"));
             PlannedTask {
                 key: format!("stage/{i}"),
                 role: TaskRole::Stage,
-                prompt: format!("{}\n\nThis is stage {i} of {count}{stage}.", goal.task),
+                prompt: format!("{}\n\nThis is stage {i} of {count}{stage}", goal.task),
                 depends_on: if i == 1 {
                     Vec::new()
                 } else {
