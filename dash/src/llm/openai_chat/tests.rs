@@ -345,7 +345,7 @@ fn errors_inside_a_stream_are_errors() {
             ("x".to_owned(), StopReason::Error)
         );
     }
-    for garbage in ["{", "<html>", "7", "{\"choices\":7}"] {
+    for garbage in ["{]", "<html>", "7", "{\"choices\":7}"] {
         assert_eq!(failed(&[garbage]).0.kind, LlmErrorKind::Decode, "{garbage}");
     }
 }
