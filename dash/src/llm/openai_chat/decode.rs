@@ -204,7 +204,8 @@ impl ChatDecoder {
 
     fn cut(&mut self, out: &mut Vec<LlmEvent>) {
         let text = "the answer ended in the middle";
-        self.answer.error(LlmError::billed_unknown(LlmErrorKind::StreamCut, text), out);
+        self.answer
+            .error(LlmError::billed_unknown(LlmErrorKind::StreamCut, text), out);
     }
 
     fn server_error(&mut self, data: &str, out: &mut Vec<LlmEvent>) {

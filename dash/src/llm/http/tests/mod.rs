@@ -44,12 +44,18 @@ fn request(text: &str) -> LlmRequest {
 
 fn quick() -> HttpOptions {
     let limit = Duration::from_millis(100);
-    HttpOptions { response_head_timeout: limit, idle_timeout: limit, ..HttpOptions::default() }
+    HttpOptions {
+        response_head_timeout: limit,
+        idle_timeout: limit,
+        ..HttpOptions::default()
+    }
 }
 
 fn provider(url: &str, options: HttpOptions) -> OpenAiProvider {
     let clock = ManualClock::new(UnixMillis::from_rfc3339("2015-10-21T07:27:30Z").unwrap());
-    let builder = OpenAiProvider::builder(url).http_options(options).with_clock(Arc::new(clock));
+    let builder = OpenAiProvider::builder(url)
+        .http_options(options)
+        .with_clock(Arc::new(clock));
     builder.api_key(SecretString::from(KEY)).build().unwrap()
 }
 
@@ -85,14 +91,24 @@ fn done(events: &[LlmEvent]) -> &AssistantMessage {
 fn decode(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<LlmEvent> {
     let body = stream::iter(pieces.into_iter().map(Ok));
     let model = Arc::new(Model::free("m", "p"));
-    let mut decoder = ChatDecoder::new(AnswerSetup { provider: "p".into(), model, input_bound: 1 });
+    let mut decoder = ChatDecoder::new(AnswerSetup {
+        provider: "p".into(),
+        model,
+        input_bound: 1,
+    });
     let mut out = Vec::new();
     let feed = async {
         let mut events = std::pin::pin!(sse_events(body, line_bytes_max));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    decoder.feed(SseEvent { name: &event.event, data: &event.data }, &mut out);
+                    decoder.feed(
+                        SseEvent {
+                            name: &event.event,
+                            data: &event.data,
+                        },
+                        &mut out,
+                    );
                 }
                 Err(error) => decoder.fail(error, &mut out),
             }
@@ -124,8 +140,13 @@ fn the_same_bytes_cut_anywhere_give_the_same_events() {
 #[test]
 fn a_line_that_is_too_long_is_an_error() {
     let events = decode(cut(BODY.as_bytes(), 7), 60);
-    let Some(LlmEvent::Error { error, .. }) = events.last() else { panic!("{events:?}") };
-    assert_eq!((error.kind, &error.billing), (LlmErrorKind::Decode, &Billing::Unknown));
+    let Some(LlmEvent::Error { error, .. }) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        (error.kind, &error.billing),
+        (LlmErrorKind::Decode, &Billing::Unknown)
+    );
 }
 
 fn chunk() -> impl Strategy<Value = String> {
@@ -169,7 +190,10 @@ proptest! {
 async fn the_provider_suite_passes() {
     let server = Server::start(|request| {
         if request.contains("endless") {
-            Answer::open_sse("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", 9)
+            Answer::open_sse(
+                "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
+                9,
+            )
         } else if request.contains("refused") {
             Answer::new("500 Oops", "broken")
         } else if request.contains("cut") {
@@ -193,11 +217,26 @@ async fn the_provider_suite_passes() {
 async fn a_request_goes_where_it_should_with_the_key() {
     let server = Server::start(|_| Answer::sse(BODY, 1)).await;
     let events = ask(&server.url, HttpOptions::default()).await;
-    assert_eq!(done(&events).usage, Usage { input: 9, output: 2, ..Usage::default() });
+    assert_eq!(
+        done(&events).usage,
+        Usage {
+            input: 9,
+            output: 2,
+            ..Usage::default()
+        }
+    );
     let requests = server.requests.lock().unwrap().clone();
-    let [sent] = requests.as_slice() else { panic!("{requests:?}") };
-    assert!(sent.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{sent}");
-    for line in [&format!("authorization: Bearer {KEY}"), "idempotency-key: step-1"] {
+    let [sent] = requests.as_slice() else {
+        panic!("{requests:?}")
+    };
+    assert!(
+        sent.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"),
+        "{sent}"
+    );
+    for line in [
+        &format!("authorization: Bearer {KEY}"),
+        "idempotency-key: step-1",
+    ] {
         assert!(sent.contains(line), "{sent}");
     }
 }
@@ -206,12 +245,42 @@ async fn a_request_goes_where_it_should_with_the_key() {
 async fn a_refusal_has_its_kind_costs_nothing_and_says_when_to_come_back() {
     use LlmErrorKind as Kind;
     for (head, body, kind, wait) in [
-        ("429 Slow\r\nretry-after: 7", "{}", Kind::RateLimited, Some(7_000)),
-        ("429 Slow\r\nretry-after: Wed, 21 Oct 2015 07:28:00 GMT", "{}", Kind::RateLimited, Some(30_000)),
-        ("529 Busy\r\nretry-after-ms: 250", "{}", Kind::Overloaded, Some(250)),
-        ("500 No\r\nx-should-retry: false", "{}", Kind::InvalidRequest, None),
-        ("401 No\r\ncontent-type: text/plain", "wrong key very-secret-0123456789", Kind::Auth, None),
-        ("307 Away\r\nlocation: http://127.0.0.1:1/", "", Kind::InvalidRequest, None),
+        (
+            "429 Slow\r\nretry-after: 7",
+            "{}",
+            Kind::RateLimited,
+            Some(7_000),
+        ),
+        (
+            "429 Slow\r\nretry-after: Wed, 21 Oct 2015 07:28:00 GMT",
+            "{}",
+            Kind::RateLimited,
+            Some(30_000),
+        ),
+        (
+            "529 Busy\r\nretry-after-ms: 250",
+            "{}",
+            Kind::Overloaded,
+            Some(250),
+        ),
+        (
+            "500 No\r\nx-should-retry: false",
+            "{}",
+            Kind::InvalidRequest,
+            None,
+        ),
+        (
+            "401 No\r\ncontent-type: text/plain",
+            "wrong key very-secret-0123456789",
+            Kind::Auth,
+            None,
+        ),
+        (
+            "307 Away\r\nlocation: http://127.0.0.1:1/",
+            "",
+            Kind::InvalidRequest,
+            None,
+        ),
     ] {
         let error = failure(Answer::new(head, body)).await;
         assert_eq!((error.kind, error.retry_after_ms), (kind, wait), "{head}");
@@ -235,27 +304,69 @@ async fn a_stream_that_breaks_is_an_error_that_may_have_cost() {
         (Answer::sse(half, 50), LlmErrorKind::StreamCut),
         (torn, LlmErrorKind::StreamCut),
         (Answer::open_sse(half, 50), LlmErrorKind::Timeout),
-        (Answer::sse("garbage\n\ndata: {{\n\n", 5), LlmErrorKind::Decode),
+        (
+            Answer::sse("garbage\n\ndata: {{\n\n", 5),
+            LlmErrorKind::Decode,
+        ),
         (Answer::sse(b"data: \xff\n\n", 5), LlmErrorKind::Decode),
-        (Answer::sse("event: error\ndata: {\"error\":\"boom\"}\n\n", 5), LlmErrorKind::Server),
-        (Answer::new("200 OK\r\ncontent-type: application/json", "{\"error\":\"boom\"}"), LlmErrorKind::Server),
-        (Answer::new("200 OK\r\ncontent-type: application/json", "{\"choices\":[]}"), LlmErrorKind::Decode),
-        (Answer { bytes: Vec::new(), then: Then::Hold }, LlmErrorKind::Timeout),
-        (Answer { bytes: Vec::new(), then: Then::Close }, LlmErrorKind::Network),
+        (
+            Answer::sse("event: error\ndata: {\"error\":\"boom\"}\n\n", 5),
+            LlmErrorKind::Server,
+        ),
+        (
+            Answer::new(
+                "200 OK\r\ncontent-type: application/json",
+                "{\"error\":\"boom\"}",
+            ),
+            LlmErrorKind::Server,
+        ),
+        (
+            Answer::new(
+                "200 OK\r\ncontent-type: application/json",
+                "{\"choices\":[]}",
+            ),
+            LlmErrorKind::Decode,
+        ),
+        (
+            Answer {
+                bytes: Vec::new(),
+                then: Then::Hold,
+            },
+            LlmErrorKind::Timeout,
+        ),
+        (
+            Answer {
+                bytes: Vec::new(),
+                then: Then::Close,
+            },
+            LlmErrorKind::Network,
+        ),
     ] {
         let shown = format!("{answer:?}");
         let (error, message) = failure_with(answer, quick()).await;
-        assert_eq!((error.kind, &error.billing), (kind, &Billing::Unknown), "{error} {shown}");
+        assert_eq!(
+            (error.kind, &error.billing),
+            (kind, &Billing::Unknown),
+            "{error} {shown}"
+        );
         assert_eq!(message.usage, Usage::default());
     }
 }
 
 #[tokio::test]
 async fn a_cut_after_the_usage_costs_what_was_told() {
-    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n";
+    let usage =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n";
     let (error, _) = failure_with(Answer::open_sse(usage, 50), quick()).await;
-    let known = Usage { input: 9, output: 2, ..Usage::default() };
-    assert_eq!((error.kind, error.billing), (LlmErrorKind::Timeout, Billing::Known(known)));
+    let known = Usage {
+        input: 9,
+        output: 2,
+        ..Usage::default()
+    };
+    assert_eq!(
+        (error.kind, error.billing),
+        (LlmErrorKind::Timeout, Billing::Known(known))
+    );
 }
 
 #[tokio::test]
@@ -264,17 +375,28 @@ async fn a_server_that_is_not_there_costs_nothing() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let events = ask(&url, HttpOptions::default()).await;
-    let [LlmEvent::Error { error, .. }] = events.as_slice() else { panic!("{events:?}") };
-    assert_eq!((error.kind, &error.billing), (LlmErrorKind::Network, &Billing::None));
+    let [LlmEvent::Error { error, .. }] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        (error.kind, &error.billing),
+        (LlmErrorKind::Network, &Billing::None)
+    );
 }
 
 #[tokio::test]
 async fn the_models_are_listed() {
     let list = r#"{"data":[{"id":"a","meta":{"n_ctx":2048}}]}"#;
     let server = Server::start(move |_| Answer::new("200 OK", list)).await;
-    let models = provider(&server.url, HttpOptions::default()).models().await.unwrap();
+    let models = provider(&server.url, HttpOptions::default())
+        .models()
+        .await
+        .unwrap();
     assert_eq!(models.len(), 1);
     assert_eq!((&*models[0].id, models[0].context_window), ("a", 2_048));
-    let error = provider("http://127.0.0.1:1", quick()).models().await.unwrap_err();
+    let error = provider("http://127.0.0.1:1", quick())
+        .models()
+        .await
+        .unwrap_err();
     assert_eq!(error.billing, Billing::None);
 }

@@ -26,7 +26,10 @@ impl Answer {
     /// A head with a status and more headers, and a body that ends with the connection.
     pub(super) fn new(head: &str, body: impl AsRef<[u8]>) -> Self {
         let head = format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n");
-        Self { bytes: [head.as_bytes(), body.as_ref()].concat(), then: Then::Close }
+        Self {
+            bytes: [head.as_bytes(), body.as_ref()].concat(),
+            then: Then::Close,
+        }
     }
 
     /// A chunked stream of events in chunks of `size` bytes, with its end.
@@ -46,7 +49,10 @@ impl Answer {
             bytes.extend_from_slice(chunk);
             bytes.extend_from_slice(b"\r\n");
         }
-        Self { bytes, then: Then::Hold }
+        Self {
+            bytes,
+            then: Then::Hold,
+        }
     }
 
     pub(super) fn then(mut self, then: Then) -> Self {
@@ -69,9 +75,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(
-        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -92,7 +96,13 @@ impl Server {
                 });
             }
         });
-        Self { url, requests, started: seen.0, open: seen.1, _task: task }
+        Self {
+            url,
+            requests,
+            started: seen.0,
+            open: seen.1,
+            _task: task,
+        }
     }
 }
 
@@ -102,7 +112,9 @@ async fn serve(
     answer: &(impl Fn(&str) -> Answer + ?Sized),
     started: &watch::Sender<usize>,
 ) {
-    let Some(request) = read_request(&mut socket).await else { return };
+    let Some(request) = read_request(&mut socket).await else {
+        return;
+    };
     let answer = answer(&request);
     log.lock().unwrap().push(request);
     started.send_modify(|n| *n += 1);
@@ -121,7 +133,8 @@ async fn read_request(socket: &mut TcpStream) -> Option<String> {
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| {
                 let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse().unwrap())
             });
             if body.len() >= length.unwrap_or(0) {
                 return Some(text.into_owned());
