@@ -53,8 +53,14 @@ impl LineGate {
     }
 
     /// The body ended: the last line, made whole, and a blank one so that the last event counts.
+    /// Half a character at its end is dropped, since the parser would refuse the whole line.
     pub(super) fn eof(&mut self) -> Bytes {
         let mut last = std::mem::take(&mut self.held);
+        if let Err(err) = std::str::from_utf8(&last)
+            && err.error_len().is_none()
+        {
+            last.truncate(err.valid_up_to());
+        }
         last.extend_from_slice(b"\n\n");
         self.without_bom(Bytes::from(last))
     }

@@ -202,6 +202,12 @@ impl ChatDecoder {
         }
     }
 
+    fn cut(&mut self, out: &mut Vec<LlmEvent>) {
+        let text = "the answer ended in the middle";
+        self.answer
+            .error(LlmError::billed_unknown(LlmErrorKind::StreamCut, text), out);
+    }
+
     fn server_error(&mut self, data: &str, out: &mut Vec<LlmEvent>) {
         let failure = ServerFailure::read(None, data);
         let error = LlmError::billed_unknown(failure.kind(), failure.shown());
@@ -225,12 +231,12 @@ impl Decoder for ChatDecoder {
         match serde_json::from_str::<Chunk<'_>>(data) {
             Ok(chunk) if is_error(&chunk) => self.server_error(data, out),
             Ok(chunk) => self.chunk(&chunk, out),
+            // A body that breaks off leaves half a chunk.
+            Err(err) if err.is_eof() => self.cut(out),
             Err(err) => {
-                let text = shown(&format!(
-                    "the server sent a chunk that cannot be read ({err}): {data}"
-                ));
-                self.answer
-                    .error(LlmError::billed_unknown(LlmErrorKind::Decode, text), out);
+                let text = format!("the server sent a chunk that cannot be read ({err}): {data}");
+                let error = LlmError::billed_unknown(LlmErrorKind::Decode, shown(&text));
+                self.answer.error(error, out);
             }
         }
     }
