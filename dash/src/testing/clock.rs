@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::env::{BoxFuture, Clock, UnixMillis};
 
 /// A [`Clock`] that stands still until [`ManualClock::advance`]. Sleepers wake when it passes
-/// their time; [`ManualClock::sleepers`] tells how many wait, so that tests need no real sleep.
+/// their time; [`ManualClock::wait_for_sleepers`] waits for them, so that tests need no real sleep.
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     now: Arc<watch::Sender<UnixMillis>>,
