@@ -34,7 +34,7 @@ pub fn task_prompt(task: &Task, dependencies: &[&Task], bytes_max: usize) -> Str
 }
 
 /// Bytes of a swarm's result; each task's whole output stays in its row.
-pub const RESULT_BYTES_MAX: usize = 1 << 20;
+pub(super) const RESULT_BYTES_MAX: usize = 1 << 20;
 
 /// Appends `text`, cut at a character boundary, and says what was left out.
 fn push_cut(out: &mut String, text: &str, bytes_max: usize) {

@@ -46,21 +46,29 @@ impl Decision<'_> {
             return;
         }
         self.announce(id);
+        let mut next = advance.next;
         for outcome in advance.outcomes {
+            // A failed call ends its attempt, in the same commit: its key is used up.
+            if let (Outcome::ModelFailed { error, .. }, false) =
+                (&outcome, matches!(next, Next::Fail(_)))
+            {
+                let (error, retry_after) = (error.clone(), None);
+                next = Next::Fail(AttemptFailure {
+                    error,
+                    retryable: true,
+                    retry_after,
+                });
+            }
             self.outcome(id, outcome);
         }
         // An outcome may have crossed a threshold that paused or killed the agent.
         match self.agent(id).map(|a| a.status) {
             Ok(status) if status.is_terminal() => self.grant(to, stop(status.as_str())),
+            _ if matches!(next, Next::Fail(_)) => self.proceed(id, next, to),
             _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
-            _ if advance.next == Next::Nothing => self.grant(to, Grant::Noted),
-            Ok(AgentStatus::Paused) => {
-                self.live(id).parked = Some(Parked {
-                    reply: to,
-                    next: advance.next,
-                });
-            }
-            _ => self.proceed(id, advance.next, to),
+            _ if next == Next::Nothing => self.grant(to, Grant::Noted),
+            Ok(AgentStatus::Paused) => self.live(id).parked = Some(Parked { reply: to, next }),
+            _ => self.proceed(id, next, to),
         }
     }
 
