@@ -568,16 +568,18 @@ impl Decision<'_> {
         }
     }
 
+    /// The steps of an agent that have not ended: key, state, and whether they may run again.
+    pub(super) fn open_steps(&mut self, id: AgentId) -> Vec<(StepKey, StepState, bool)> {
+        let steps = self.live(id).steps.values();
+        steps
+            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
+            .collect()
+    }
+
     /// What an attempt that failed leaves open, for the next one: model calls are over, tool calls
     /// run again if they may, and are in doubt if not.
     pub(super) fn suspend_steps(&mut self, id: AgentId) {
-        let open: Vec<(StepKey, StepState, bool)> = self
-            .live(id)
-            .steps
-            .values()
-            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
-            .collect();
-        for (key, state, may_run_again) in open {
+        for (key, state, may_run_again) in self.open_steps(id) {
             if key.kind() == StepKind::Model {
                 self.settle_step(id, key, None);
                 let note = Some("the attempt failed".to_owned());
