@@ -2,21 +2,16 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
-use super::blob::{self, Place};
-use super::chain::{self, Link};
+use super::chain::Link;
 use super::fault::{Fault, is_duplicate};
-use super::rows::shorten;
-use crate::event::{Event, EventSource, NewEvent};
+use super::journal;
 use crate::ids::{AgentId, SwarmId};
-use crate::model::{
-    Agent, Budget, Entry, Project, Reservation, Step, StepKey, StepKind, Swarm, Task, Ticket,
-    Version,
-};
+use crate::model::{Agent, Budget, Project, StepKey, StepKind, Swarm, Task, Ticket, Version};
 use crate::store::{Changeset, Committed, RowWrite, StoreError};
 
-type Write = Result<(), Fault>;
+pub(super) type Write = Result<(), Fault>;
 
 /// The most short numbers kept in memory per kind; a full table starts again.
 const NUMBERS_MAX: usize = 16_384;
@@ -69,28 +64,20 @@ pub(super) fn apply(
     for row in &changeset.tasks {
         task(conn, row)?;
     }
-    for row in &changeset.agents {
-        agent(conn, row)?;
-    }
-    for row in &changeset.reservations {
-        reservation(conn, state, row)?;
-    }
-    for row in &changeset.entries {
-        entry(conn, state, row)?;
-    }
-    for row in &changeset.steps {
-        step(conn, state, row)?;
-    }
+    agents(conn, state, &changeset.agents)?;
+    journal::reservations(conn, state, &changeset.reservations)?;
+    journal::entries(conn, state, &changeset.entries)?;
+    journal::steps(conn, state, &changeset.steps)?;
     for row in &changeset.tickets {
         ticket(conn, row)?;
     }
     Ok(Committed {
-        events: events(conn, state, changeset.events)?,
+        events: journal::events(conn, state, changeset.events)?,
     })
 }
 
 /// A count as SQLite keeps it.
-fn signed(n: u64) -> Result<i64, Fault> {
+pub(super) fn signed(n: u64) -> Result<i64, Fault> {
     i64::try_from(n).map_err(|_reason| Fault::constraint(format!("{n} is above 2^63 - 1")))
 }
 
@@ -100,7 +87,11 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
 }
 
 /// Makes a duplicate a conflict.
-fn inserted(result: rusqlite::Result<usize>, what: &'static str, id: &impl ToString) -> Write {
+pub(super) fn inserted(
+    result: rusqlite::Result<usize>,
+    what: &'static str,
+    id: &impl ToString,
+) -> Write {
     match result {
         Ok(_) => Ok(()),
         Err(err) if is_duplicate(&err) => Err(StoreError::Conflict {
@@ -124,7 +115,7 @@ fn updated(result: rusqlite::Result<usize>, what: &'static str, id: &impl ToStri
     }
 }
 
-const fn key_parts(key: StepKey) -> (i64, u32, u32) {
+pub(super) const fn key_parts(key: StepKey) -> (i64, u32, u32) {
     let kind = match key.kind() {
         StepKind::Model => 0,
         StepKind::Tool => 1,
@@ -306,12 +297,47 @@ fn task(conn: &Connection, write: &RowWrite<Task>) -> Write {
     updated(result, "task", &row.id)
 }
 
-fn agent(conn: &Connection, write: &RowWrite<Agent>) -> Write {
-    match write.expected {
-        None => insert_agent(conn, &write.row),
-        Some(expected) => update_agent(conn, &write.row, expected),
+fn agents(conn: &Connection, state: &mut State, writes: &[RowWrite<Agent>]) -> Write {
+    if writes.is_empty() {
+        return Ok(());
     }
+    let mut update = conn.prepare_cached(UPDATE_AGENT)?;
+    for write in writes {
+        let row = &write.row;
+        let Some(expected) = write.expected else {
+            insert_agent(conn, row)?;
+            continue;
+        };
+        let num = known_agent_number(conn, state, row.id)?;
+        if !update_agent(&mut update, num, row, expected)? {
+            let mut moved = conn.prepare_cached(MOVE_AGENT)?;
+            let result = moved.execute(params![
+                num,
+                signed(expected)?,
+                row.status.as_str(),
+                row.task_id.map(|id| id.to_string()),
+            ]);
+            updated(result, "agent", &row.id)?;
+            update_agent(&mut update, num, row, expected)?;
+        }
+    }
+    Ok(())
 }
+
+/// Writes all that an index or a foreign key does not concern: by far the most common update. One
+/// that touched those columns too would check the key, move the row's place in the index and keep
+/// a copy of the pages, whether or not they changed.
+const UPDATE_AGENT: &str = "UPDATE agents SET name = ?3, model = ?6, head = ?7, turns = ?8, \
+     tool_calls = ?9, progress_current = ?10, progress_total = ?11, input_tokens = ?12, \
+     output_tokens = ?13, cache_read_tokens = ?14, cache_write_tokens = ?15, \
+     reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, result = ?19, error = ?20, \
+     retry_count = ?21, max_retries = ?22, attempt = ?23, attempt_turns = ?24, retry_at = ?25, \
+     updated_at = ?26, started_at = ?27, completed_at = ?28, version = ?29 \
+     WHERE num = ?1 AND version = ?2 AND status = ?4 AND task_id IS ?5";
+
+/// Brings the columns that [`UPDATE_AGENT`] leaves alone up to date, so that it finds the row.
+const MOVE_AGENT: &str =
+    "UPDATE agents SET status = ?3, task_id = ?4 WHERE num = ?1 AND version = ?2";
 
 fn insert_agent(conn: &Connection, row: &Agent) -> Write {
     let mut statement = conn.prepare_cached(
@@ -360,18 +386,15 @@ fn insert_agent(conn: &Connection, row: &Agent) -> Write {
     inserted(result, "agent", &row.id)
 }
 
-fn update_agent(conn: &Connection, row: &Agent, expected: Version) -> Write {
-    let mut statement = conn.prepare_cached(
-        "UPDATE agents SET name = ?3, status = ?4, task_id = ?5, model = ?6, head = ?7, \
-         turns = ?8, tool_calls = ?9, progress_current = ?10, progress_total = ?11, \
-         input_tokens = ?12, output_tokens = ?13, cache_read_tokens = ?14, \
-         cache_write_tokens = ?15, reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, \
-         result = ?19, error = ?20, retry_count = ?21, max_retries = ?22, attempt = ?23, \
-         attempt_turns = ?24, retry_at = ?25, updated_at = ?26, started_at = ?27, \
-         completed_at = ?28, version = ?29 WHERE id = ?1 AND version = ?2",
-    )?;
-    let result = statement.execute(params![
-        row.id.to_string(),
+/// False if there is no such row at this version, with this status and task.
+fn update_agent(
+    statement: &mut Statement<'_>,
+    num: Option<i64>,
+    row: &Agent,
+    expected: Version,
+) -> Result<bool, Fault> {
+    let changed = statement.execute(params![
+        num,
         signed(expected)?,
         row.name,
         row.status.as_str(),
@@ -400,29 +423,48 @@ fn update_agent(conn: &Connection, row: &Agent, expected: Version) -> Write {
         row.started_at.map(|at| at.0),
         row.completed_at.map(|at| at.0),
         signed(row.version)?,
-    ]);
-    updated(result, "agent", &row.id)
+    ])?;
+    Ok(changed == 1)
 }
 
 /// The short number of an agent.
-fn agent_number(conn: &Connection, state: &mut State, id: AgentId) -> Result<i64, Fault> {
+pub(super) fn agent_number(
+    conn: &Connection,
+    state: &mut State,
+    id: AgentId,
+) -> Result<i64, Fault> {
+    known_agent_number(conn, state, id)?
+        .ok_or_else(|| Fault::constraint(format!("no agent `{id}`")))
+}
+
+/// The short number of an agent; `None` if there is no such agent.
+fn known_agent_number(
+    conn: &Connection,
+    state: &mut State,
+    id: AgentId,
+) -> Result<Option<i64>, Fault> {
     if let Some(num) = state.agents.get(&id) {
-        return Ok(*num);
+        return Ok(Some(*num));
     }
-    let num = conn
+    let found: Option<i64> = conn
         .prepare_cached("SELECT num FROM agents WHERE id = ?1")?
         .query_row([id.to_string()], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| Fault::constraint(format!("no agent `{id}`")))?;
-    if state.agents.len() >= NUMBERS_MAX {
-        state.agents.clear();
+        .optional()?;
+    if let Some(num) = found {
+        if state.agents.len() >= NUMBERS_MAX {
+            state.agents.clear();
+        }
+        state.agents.insert(id, num);
     }
-    state.agents.insert(id, num);
-    Ok(num)
+    Ok(found)
 }
 
 /// The short number of a swarm.
-fn swarm_number(conn: &Connection, state: &mut State, id: SwarmId) -> Result<i64, Fault> {
+pub(super) fn swarm_number(
+    conn: &Connection,
+    state: &mut State,
+    id: SwarmId,
+) -> Result<i64, Fault> {
     if let Some(num) = state.swarms.get(&id) {
         return Ok(*num);
     }
@@ -439,7 +481,7 @@ fn swarm_number(conn: &Connection, state: &mut State, id: SwarmId) -> Result<i64
 }
 
 /// The short number of an event type; a new type gets one.
-fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, Fault> {
+pub(super) fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, Fault> {
     if let Some(num) = state.types.get(name) {
         return Ok(*num);
     }
@@ -460,97 +502,6 @@ fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, 
     Ok(num)
 }
 
-fn reservation(conn: &Connection, state: &mut State, row: &Reservation) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (kind, turn, number) = key_parts(row.step);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO reservations (id, budget, agent, step_kind, step_turn, step_number, state, \
-         held_usd, held_tokens, actual_usd, actual_tokens, created_at) \
-         VALUES (?1, (SELECT num FROM budgets WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-         ?11, ?12) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
-         held_usd = excluded.held_usd, held_tokens = excluded.held_tokens, \
-         actual_usd = excluded.actual_usd, actual_tokens = excluded.actual_tokens",
-    )?;
-    let actual = row.actual.as_ref();
-    statement.execute(params![
-        row.id.as_u128().to_be_bytes(),
-        row.budget_id.to_string(),
-        agent,
-        kind,
-        turn,
-        number,
-        row.state.as_str(),
-        row.held.usd.0,
-        signed(row.held.tokens)?,
-        actual.map(|amount| amount.usd.0),
-        actual.map(|amount| signed(amount.tokens)).transpose()?,
-        row.created_at.0,
-    ])?;
-    Ok(())
-}
-
-fn entry(conn: &Connection, state: &mut State, row: &Entry) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (body, blob) = match blob::put(conn, &row.body)? {
-        Place::Inline(json) => (Some(json), None),
-        Place::Blob(num) => (None, Some(num)),
-    };
-    let step = row.step.map(key_parts);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO entries (id, agent, parent_id, step_kind, step_turn, step_number, at, body, \
-         blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    let result = statement.execute(params![
-        row.id.as_u128().to_be_bytes(),
-        agent,
-        row.parent_id.map(|id| id.as_u128().to_be_bytes()),
-        step.map(|parts| parts.0),
-        step.map(|parts| parts.1),
-        step.map(|parts| parts.2),
-        row.at.0,
-        body,
-        blob,
-    ]);
-    inserted(result, "entry", &row.id)
-}
-
-fn step(conn: &Connection, state: &mut State, row: &Step) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (kind, turn, number) = key_parts(row.key);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO steps (agent, kind, turn, number, state, side_effect, name, tries, \
-         call_id, reservation, entry, note, created_at, finished_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
-         ON CONFLICT (agent, kind, turn, number) DO UPDATE SET state = excluded.state, \
-         tries = excluded.tries, reservation = excluded.reservation, entry = excluded.entry, \
-         note = excluded.note, finished_at = excluded.finished_at \
-         WHERE side_effect = excluded.side_effect AND name = excluded.name",
-    )?;
-    let changed = statement.execute(params![
-        agent,
-        kind,
-        turn,
-        number,
-        row.state.as_str(),
-        row.side_effect.as_str(),
-        row.name,
-        row.tries,
-        row.call_id,
-        row.reservation_id.map(|id| id.as_u128().to_be_bytes()),
-        row.entry_id.map(|id| id.as_u128().to_be_bytes()),
-        row.note,
-        row.created_at.0,
-        row.finished_at.map(|at| at.0),
-    ])?;
-    if changed == 0 {
-        return Err(Fault::constraint(format!(
-            "step `{}` of agent `{}` changed its name or side effect",
-            row.key, row.agent_id
-        )));
-    }
-    Ok(())
-}
-
 fn ticket(conn: &Connection, row: &Ticket) -> Write {
     let mut statement = conn.prepare_cached(
         "INSERT INTO tickets (id, agent_id, queue, text, state, created_at) \
@@ -566,49 +517,4 @@ fn ticket(conn: &Connection, row: &Ticket) -> Write {
         row.created_at.0,
     ])?;
     Ok(())
-}
-
-fn events(conn: &Connection, state: &mut State, new: Vec<NewEvent>) -> Result<Vec<Event>, Fault> {
-    let mut out = Vec::with_capacity(new.len());
-    if new.is_empty() {
-        return Ok(out);
-    }
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO events (seq, id, at, swarm, source, type, data, hash) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
-    for event in new {
-        let (source, agent) = match event.source {
-            EventSource::Agent(id) => (agent_number(conn, state, id)?, Some(id)),
-            EventSource::Swarm(id) => (-swarm_number(conn, state, id)?, None),
-            EventSource::System => (0, None),
-        };
-        let swarm = match event.swarm_id {
-            Some(id) => Some(swarm_number(conn, state, id)?),
-            None => None,
-        };
-        let type_num = type_number(conn, state, event.kind.name())?;
-        let data = event
-            .kind
-            .data_json()
-            .map_err(|err| Fault::constraint(format!("an event is not JSON: {err}")))?;
-        let seq = state.seq + 1;
-        let event = Event::committed(seq, event);
-        let link = chain::link(&state.link, &event, &data);
-        let stored = shorten(&data, agent);
-        statement.execute(params![
-            signed(seq)?,
-            event.id.as_u128().to_be_bytes(),
-            event.at.0,
-            swarm,
-            source,
-            type_num,
-            &*stored,
-            link,
-        ])?;
-        state.seq = seq;
-        state.link = link;
-        out.push(event);
-    }
-    Ok(out)
 }
