@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::swarm::WorkspaceRoot;
-use crate::model::{
-    Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, Thresholds,
-};
+use crate::model::{Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, Thresholds};
 use crate::settings::check;
 use crate::{Error, Result};
 
