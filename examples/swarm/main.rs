@@ -10,6 +10,12 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong flags, 3 budget exceeded, 130 interrupted.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that talks to a person"
+)]
+
 mod files;
 mod goal;
 mod options;

@@ -34,7 +34,7 @@ fn reply(request: &LlmRequest) -> ScriptedReply {
         return tree(&task, &results);
     }
     if task.contains("Combine the outputs") || task.contains("stage 3 of 3") {
-        return write_report(outputs(&task));
+        return write_report(&outputs(&task));
     }
     if task.contains("stage 1 of 3") {
         return ScriptedReply::text(format!("{FILES} {}", files_of(&task).join(" ")));
@@ -56,7 +56,7 @@ fn tree(task: &str, results: &[&ToolResultMessage]) -> ScriptedReply {
         return lists.enumerate().fold(ScriptedReply::new(), delegate);
     }
     let notes: Vec<String> = results.iter().map(|r| r.text()).collect();
-    write_report(notes.join("\n\n"))
+    write_report(&notes.join("\n\n"))
 }
 
 fn read_all(task: &str) -> ScriptedReply {
@@ -73,7 +73,7 @@ fn read_all(task: &str) -> ScriptedReply {
     files.into_iter().fold(reply, read)
 }
 
-fn write_report(notes: String) -> ScriptedReply {
+fn write_report(notes: &str) -> ScriptedReply {
     let words = notes.split_whitespace().count();
     let content = format!("# Report\n\n{notes}\n\n---\nMade of {words} words of notes.\n");
     ScriptedReply::tool_call("write", json!({"path": REPORT, "content": content}))
