@@ -256,6 +256,18 @@ pub(crate) fn check_text(field: &str, text: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
+/// The longest output of a task or step that a caller may give, in bytes.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Checks that an output is not too long.
+pub(crate) fn check_output(field: &str, text: &str) -> Result<()> {
+    if text.len() > OUTPUT_BYTES_MAX {
+        let issue = format!("has {} bytes, at most {OUTPUT_BYTES_MAX}", text.len());
+        return Err(Error::invalid(field, issue));
+    }
+    Ok(())
+}
+
 /// An agent to be created in a swarm, outside its strategy's plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

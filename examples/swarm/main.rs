@@ -13,7 +13,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a program that talks to a person"
+    reason = "a program talks to its user"
 )]
 
 mod files;
@@ -62,6 +62,7 @@ async fn run(options: &Options) -> Result<ExitCode> {
     let (provider, model) = model(options)?;
     let places = Places::new(options)?;
     let store = Arc::new(SqliteStore::open(&places.db).await?);
+    places.make_out()?;
     let dash = Orchestrator::builder(store)
         .add_provider(provider)
         .add_model(model)
@@ -121,6 +122,11 @@ fn model(options: &Options) -> Result<(Arc<dyn LlmProvider>, Model)> {
     Ok((Arc::new(script), model))
 }
 
+fn io(what: &str, path: &Path, err: std::io::Error) -> Error {
+    let message = format!("failed to {what} `{}`", path.display());
+    Error::new(ErrorKind::Unavailable, message).with_source(err)
+}
+
 /// Where things are.
 struct Places {
     db: PathBuf,
@@ -129,13 +135,6 @@ struct Places {
 
 impl Places {
     fn new(options: &Options) -> Result<Self> {
-        let io = |what: &str, path: &Path, err: std::io::Error| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("failed to {what} `{}`", path.display()),
-            )
-            .with_source(err)
-        };
         let db = match &options.db {
             Some(db) if options.resume && !db.exists() => {
                 let issue = format!(
@@ -152,8 +151,12 @@ impl Places {
             }
         };
         let out = db.with_extension("out");
-        std::fs::create_dir_all(&out).map_err(|err| io("make", &out, err))?;
         Ok(Self { db, out })
+    }
+
+    /// The folder that agents write to; only once the database is known to be ours.
+    fn make_out(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.out).map_err(|err| io("make", &self.out, err))
     }
 }
 

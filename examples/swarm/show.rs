@@ -95,10 +95,10 @@ pub(crate) fn table(
     let mut spent = cost.to_string();
     if budget.uncertain > 0 && budget.currency == Currency::Usd {
         let lost = NanoUsd(budget.uncertain);
-        spent += &format!(" + up to {lost} for calls whose outcome was lost");
+        spent = format!("{spent} + up to {lost} for calls whose outcome was lost");
     }
     if let Some(cap) = budget.allocated {
-        spent += &format!(" of {}", NanoUsd(cap));
+        spent = format!("{spent} of {}", NanoUsd(cap));
     }
     let report = if report.exists() {
         report.display().to_string()

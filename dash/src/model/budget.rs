@@ -204,8 +204,8 @@ impl Budget {
                 let percent = i128::from(self.charged()) * 100 / i128::from(cap);
                 u32::try_from(percent.clamp(0, 1_000)).unwrap_or(1_000)
             }
-            Some(_) => 100,
-            None => 0,
+            Some(_) if self.charged() > 0 => 100,
+            Some(_) | None => 0,
         }
     }
 }

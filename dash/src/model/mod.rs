@@ -42,6 +42,26 @@ macro_rules! status {
                 self.moves().contains(&next)
             }
 
+            /// Whether `next` can be reached from here by one or more legal moves. A commit may
+            /// carry several: the store sees only the first and the last state.
+            #[must_use]
+            pub fn can_reach(self, next: Self) -> bool {
+                let mut seen = vec![self];
+                let mut at = 0;
+                while let Some(state) = seen.get(at).copied() {
+                    if state.can_become(next) {
+                        return true;
+                    }
+                    for follower in state.moves() {
+                        if !seen.contains(follower) {
+                            seen.push(*follower);
+                        }
+                    }
+                    at += 1;
+                }
+                false
+            }
+
             /// Whether work has ended in this state (a caller may still reopen some of them).
             #[must_use]
             pub const fn is_terminal(self) -> bool {

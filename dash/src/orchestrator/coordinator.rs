@@ -48,6 +48,8 @@ pub(crate) struct Coordinator {
     next_reply: u64,
     /// Messages that came in while the disk was full.
     waiting: VecDeque<Message>,
+    /// What was loaded for a message and may be forgotten again.
+    loaded: Ended,
 }
 
 /// A sink and whether it still works.
@@ -90,6 +92,7 @@ impl Coordinator {
             replies: HashMap::new(),
             next_reply: 0,
             waiting: VecDeque::new(),
+            loaded: Ended::default(),
         }
     }
 
@@ -112,10 +115,7 @@ impl Coordinator {
                 batch.extend(self.waiting.drain(..n));
             }
             for message in batch.drain(..) {
-                if let Err(err) = self.take(message).await {
-                    self.halt(err);
-                    return;
-                }
+                self.take(message).await;
             }
             if let Err(err) = self.commit().await {
                 self.halt(err);
@@ -144,29 +144,25 @@ impl Coordinator {
     }
 
     /// Decides one message, after loading what it refers to.
-    async fn take(&mut self, message: Message) -> Result<(), StoreError> {
+    async fn take(&mut self, message: Message) {
         if let Message::Drain { reply } = message {
             let id = self.register(reply);
             let now = self.shared.clock.now();
             Decision::new(&mut self.state, now, self.ids.as_ref()).drain();
             self.state.out.replies.push((id, Ok(Reply::Done)));
-            return Ok(());
+            return;
         }
         if self.state.draining
             && let Message::Command { reply, .. } = message
         {
             // A caller that has gone needs no answer.
             let _gone = reply.send(Err(Error::closed()));
-            return Ok(());
+            return;
         }
         if let Err(err) = self.load_for(&message).await {
-            return match err {
-                LoadError::Store(err) => Err(err),
-                LoadError::Engine(err) => {
-                    tracing::error!(error = %err.chain(), "failed to load what a message refers to");
-                    Ok(())
-                }
-            };
+            tracing::error!(error = %err.chain(), "failed to load what a message refers to");
+            message.refuse(err);
+            return;
         }
         if let Message::Detached { agent_id, .. } = &message {
             self.executor.detached(*agent_id);
@@ -176,7 +172,6 @@ impl Coordinator {
         if let Some(input) = input {
             Decision::new(&mut self.state, now, self.ids.as_ref()).decide(input);
         }
-        Ok(())
     }
 
     fn input(&mut self, message: Message) -> Option<Input> {
@@ -243,7 +238,7 @@ impl Coordinator {
 
     // ---- loading what has ended and was forgotten ----
 
-    async fn load_for(&mut self, message: &Message) -> Result<(), LoadError> {
+    async fn load_for(&mut self, message: &Message) -> Result<()> {
         match message {
             Message::Command { command, .. } => self.load_for_command(command).await,
             Message::Advance { agent_id, .. }
@@ -253,7 +248,7 @@ impl Coordinator {
         }
     }
 
-    async fn load_for_command(&mut self, command: &Command) -> Result<(), LoadError> {
+    async fn load_for_command(&mut self, command: &Command) -> Result<()> {
         match command {
             Command::CreateSwarm(request) => {
                 if let Some(project) = &request.project {
@@ -292,7 +287,7 @@ impl Coordinator {
         }
     }
 
-    async fn load_project(&mut self, name: &str) -> Result<(), LoadError> {
+    async fn load_project(&mut self, name: &str) -> Result<()> {
         if !self.state.projects.contains_key(name)
             && let Some((project, budget)) = load::project(self.shared.store.as_ref(), name).await?
         {
@@ -306,27 +301,24 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn load_swarm(&mut self, id: SwarmId) -> Result<(), LoadError> {
+    async fn load_swarm(&mut self, id: SwarmId) -> Result<()> {
         if self.state.swarms.get(id).is_none()
             && let Some(snapshot) = load::swarm(self.shared.store.as_ref(), id).await?
         {
             self.load(snapshot);
+            self.loaded.swarms.push(id);
         }
         Ok(())
     }
 
-    async fn load_agent(&mut self, id: AgentId) -> Result<(), LoadError> {
+    async fn load_agent(&mut self, id: AgentId) -> Result<()> {
         if self.state.agents.get(id).is_some() {
             return Ok(());
         }
-        let found = self
-            .shared
-            .store
-            .find_agent(id)
-            .await
-            .map_err(LoadError::Store)?;
+        let found = self.shared.store.find_agent(id).await?;
         if let Some(agent) = found {
             self.load_swarm(agent.swarm_id).await?;
+            self.loaded.agents.push(id);
             let agents = vec![agent];
             self.load(super::decide::Snapshot {
                 agents,
@@ -336,16 +328,11 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn load_task(&mut self, id: crate::ids::TaskId) -> Result<(), LoadError> {
+    async fn load_task(&mut self, id: crate::ids::TaskId) -> Result<()> {
         if self.state.tasks.get(id).is_some() {
             return Ok(());
         }
-        let found = self
-            .shared
-            .store
-            .find_task(id)
-            .await
-            .map_err(LoadError::Store)?;
+        let found = self.shared.store.find_task(id).await?;
         match found {
             Some(task) => self.load_swarm(task.swarm_id).await,
             None => Ok(()),
@@ -361,7 +348,9 @@ impl Coordinator {
 
     async fn commit(&mut self) -> Result<(), StoreError> {
         let out = self.state.take_output();
-        let ended = Ended::of(&out);
+        let mut ended = Ended::of(&out);
+        ended.agents.append(&mut self.loaded.agents);
+        ended.swarms.append(&mut self.loaded.swarms);
         let committed = if out.changes.is_empty() {
             Committed::default()
         } else {
@@ -375,9 +364,9 @@ impl Coordinator {
                 let _gone = reply.send(answer);
             }
         }
-        if !self.state.draining {
-            for effect in out.effects {
-                self.carry_out(effect);
+        for effect in out.effects {
+            if !self.state.draining || matches!(effect, Effect::Cancel(_)) {
+                self.carry_out(&effect);
             }
         }
         self.state.evict(&ended.agents, &ended.swarms);
@@ -421,6 +410,8 @@ impl Coordinator {
                         // A caller that has gone needs no answer.
                         let _gone = reply.send(Err(full));
                     }
+                    // A shutdown does not wait for space: what is pending is recovered.
+                    Some(Message::Drain { .. }) => return false,
                     // Bounded by the agents alive: each has at most a few messages under way.
                     Some(other) => self.waiting.push_back(other),
                     None => return false,
@@ -459,8 +450,8 @@ impl Coordinator {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
+    fn carry_out(&mut self, effect: &Effect) {
+        match *effect {
             Effect::Start(id) => {
                 let Some(agent) = self.state.agents.get(id).cloned() else {
                     return;
@@ -499,20 +490,8 @@ impl Coordinator {
     }
 }
 
-enum LoadError {
-    /// The store failed.
-    Store(StoreError),
-    /// What is stored cannot be used.
-    Engine(Error),
-}
-
-impl From<Error> for LoadError {
-    fn from(err: Error) -> Self {
-        Self::Engine(err)
-    }
-}
-
 /// Rows that a commit ended.
+#[derive(Default)]
 struct Ended {
     agents: Vec<AgentId>,
     swarms: Vec<SwarmId>,

@@ -78,7 +78,7 @@ impl Executor {
         };
         let cx = AgentContext {
             port: Arc::new(port),
-            cancel: cancel.clone(),
+            cancel,
             tasks: self.shared.tasks.clone(),
             clock: Arc::clone(&self.shared.clock),
         };

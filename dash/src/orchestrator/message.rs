@@ -3,10 +3,10 @@
 use tokio::sync::oneshot;
 
 use super::effect::{Command, Reply};
-use crate::Result;
 use crate::ids::AgentId;
 use crate::model::{Progress, StepKey, Version};
 use crate::spawn::{Advance, AttemptFailure, Delegation};
+use crate::{Error, Result};
 
 pub(crate) type ReplySender = oneshot::Sender<Result<Reply>>;
 
@@ -48,4 +48,21 @@ pub(crate) enum Message {
     Drain {
         reply: ReplySender,
     },
+}
+
+impl Message {
+    /// Answers with an error instead of carrying it out.
+    pub(crate) fn refuse(self, err: Error) {
+        match self {
+            Self::Command { reply, .. }
+            | Self::Advance { reply, .. }
+            | Self::Progress { reply, .. }
+            | Self::Delegate { reply, .. }
+            | Self::Drain { reply } => {
+                // A caller that has gone needs no answer.
+                let _gone = reply.send(Err(err));
+            }
+            Self::Detached { .. } | Self::RetryDue { .. } => {}
+        }
+    }
 }

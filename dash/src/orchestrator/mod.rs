@@ -123,7 +123,10 @@ impl Orchestrator {
         }
         tokio::select! {
             biased;
-            answer = answer => answer.map_err(|_| gone())?.and_then(T::try_from),
+            answer = answer => match answer {
+                Ok(answer) => answer.and_then(T::try_from),
+                Err(_) => Err(gone()),
+            },
             () = self.inner.closed.wait() => Err(gone()),
         }
     }
@@ -621,7 +624,7 @@ impl Orchestrator {
         self.inner.stop.cancel();
         self.inner.engine.wait().await;
         shared.store.close().await?;
-        ended.map_err(|_| {
+        ended.map_err(|err| {
             Error::new(
                 ErrorKind::Unavailable,
                 format!(
@@ -629,6 +632,7 @@ impl Orchestrator {
                     shared.tasks.len()
                 ),
             )
+            .with_source(err)
         })
     }
 }

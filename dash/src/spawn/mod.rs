@@ -13,6 +13,7 @@
 //!   the agent is paused, its budget is taken by others or its provider is busy.
 //! * What is granted is reported back: every granted step ends in an [`Outcome`] of a later
 //!   `advance`, unless the agent is stopped.
+//! * A failed model call ends its attempt: [`Outcome::ModelFailed`] goes with [`Next::Fail`].
 //! * [`Grant::Stop`] (and [`AgentContext::cancel`]) mean: end now, without further effects. What
 //!   an already granted step produced meanwhile may still be reported, so that it is accounted for.
 //! * `run` returns when the agent has ended or was stopped. Dropping its future must end its

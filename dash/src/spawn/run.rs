@@ -88,7 +88,7 @@ impl Run {
             if order.is_empty() {
                 continue;
             }
-            let end = self.messages.iter().skip(at).position(|m| is_assistant(m));
+            let end = self.messages.iter().skip(at).position(is_assistant);
             let end = end.map_or(self.messages.len(), |offset| at + offset);
             let following = self.messages.get(at..end).unwrap_or_default();
             let (mut results, others): (Vec<_>, Vec<_>) = following
@@ -108,7 +108,7 @@ impl Run {
 
     /// What comes next.
     pub(super) fn next_action(&self) -> Action {
-        let last = self.messages.iter().rposition(|m| is_assistant(m));
+        let last = self.messages.iter().rposition(is_assistant);
         let answer = last
             .and_then(|i| self.messages.get(i))
             .and_then(|m| match m.as_ref() {
@@ -366,9 +366,9 @@ mod tests {
                 log.extend(ids.iter().map(|id| result(id)));
             }
             let cut = cut.min(log.len() - 1) + 1;
-            let mut live = Run::new(vec![log[0].clone()], 0, 100);
+            let mut live = Run::new(vec![Arc::clone(&log[0])], 0, 100);
             for message in &log[1..cut] {
-                live.push(message.clone());
+                live.push(Arc::clone(message));
             }
             let done = log[..cut].iter().filter(|m| is_assistant(m)).count();
             let done = u32::try_from(done).unwrap();

@@ -33,6 +33,9 @@ pub fn task_prompt(task: &Task, dependencies: &[&Task], bytes_max: usize) -> Str
     prompt
 }
 
+/// Bytes of a swarm's result; each task's whole output stays in its row.
+pub(super) const RESULT_BYTES_MAX: usize = 1 << 20;
+
 /// Appends `text`, cut at a character boundary, and says what was left out.
 fn push_cut(out: &mut String, text: &str, bytes_max: usize) {
     if text.len() <= bytes_max {
@@ -73,15 +76,19 @@ pub fn fold_result(strategy: Strategy, tasks: &[&Task]) -> String {
     if let [only] = sinks.as_slice() {
         return only.output.clone().unwrap_or_default();
     }
-    let sections: Vec<String> = sinks
-        .iter()
-        .map(|t| {
-            format!(
-                "## {}\n\n{}",
-                t.key,
-                t.output.as_deref().unwrap_or_default()
-            )
-        })
-        .collect();
-    sections.join("\n\n")
+    let mut result = String::new();
+    for task in sinks {
+        let output = task.output.as_deref().unwrap_or_default();
+        let section = format!(
+            "{}## {}\n\n{output}",
+            if result.is_empty() { "" } else { "\n\n" },
+            task.key
+        );
+        let room = RESULT_BYTES_MAX.saturating_sub(result.len());
+        push_cut(&mut result, &section, room);
+        if section.len() > room {
+            break;
+        }
+    }
+    result
 }

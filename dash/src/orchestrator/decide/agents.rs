@@ -388,7 +388,8 @@ impl Decision<'_> {
             a.completed_at = Some(now);
         });
         let Ok(agent) = self.agent(id) else { return };
-        let (retry_count, task) = (agent.retry_count, agent.task_id);
+        let (retry_count, task, swarm) = (agent.retry_count, agent.task_id, agent.swarm_id);
+        self.kill_children(id, swarm, "its parent failed");
         self.abandon_steps(id, "the agent failed");
         self.emit_agent(
             id,
@@ -426,11 +427,7 @@ impl Decision<'_> {
             a.error = Some(reason.to_owned());
             a.completed_at = Some(now);
         });
-        for other in self.agents_of(swarm) {
-            if self.agent(other).is_ok_and(|a| a.parent_id == Some(id)) {
-                self.kill_agent(other, "its parent was killed");
-            }
-        }
+        self.kill_children(id, swarm, "its parent was killed");
         self.abandon_steps(id, reason);
         self.emit_agent(
             id,
@@ -445,6 +442,15 @@ impl Decision<'_> {
         self.agent_ended(id, Err(format!("it was killed: {reason}")));
         if let Some(task) = task {
             self.cancel_task(task, reason);
+        }
+    }
+
+    /// Ends all below an agent that goes no further.
+    fn kill_children(&mut self, parent: AgentId, swarm: SwarmId, reason: &str) {
+        for other in self.agents_of(swarm) {
+            if self.agent(other).is_ok_and(|a| a.parent_id == Some(parent)) {
+                self.kill_agent(other, reason);
+            }
         }
     }
 
@@ -707,7 +713,12 @@ impl Decision<'_> {
                 Err(row.error.clone().unwrap_or_default())
             }
             _ => {
-                self.live(child).delegator = Some(reply);
+                if let Some(earlier) = self.live(child).delegator.replace(reply) {
+                    self.reply(
+                        earlier,
+                        Err(Error::conflict("a newer attempt waits for it")),
+                    );
+                }
                 return;
             }
         };

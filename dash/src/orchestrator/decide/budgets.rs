@@ -216,14 +216,14 @@ impl Decision<'_> {
         self.after_charge(leaf);
     }
 
-    /// Replaces an uncertain charge by what became known.
-    pub(super) fn reconcile(&mut self, agent: AgentId, step: StepKey, used: Amount) {
+    /// Replaces an uncertain charge by what became known. False if there is none.
+    pub(super) fn reconcile(&mut self, agent: AgentId, step: StepKey, used: Amount) -> bool {
         let find = |r: &&Reservation| r.step == step && r.state == ReservationState::Uncertain;
         let Some(id) = self.live(agent).held.values().find(find).map(|r| r.id) else {
-            return;
+            return false;
         };
         let Some(mut reservation) = self.live(agent).held.remove(&id) else {
-            return;
+            return false;
         };
         let held = reservation.held;
         for id in self.path_ids(reservation.budget_id) {
@@ -237,6 +237,7 @@ impl Decision<'_> {
         reservation.actual = Some(used);
         self.state.out.changes.reservations.push(reservation);
         self.state.money_freed = true;
+        true
     }
 
     /// Notes the burn and fires the thresholds that a charge has crossed.
@@ -297,7 +298,7 @@ impl Decision<'_> {
 
     /// Pauses or ends what a budget pays for.
     fn act(&mut self, budget: &Budget, action: ThresholdAction, reason: &str) {
-        let swarms: Vec<SwarmId> = match budget.scope {
+        let mut swarms: Vec<SwarmId> = match budget.scope {
             BudgetScope::Project => self
                 .state
                 .swarms
@@ -311,6 +312,7 @@ impl Decision<'_> {
                 return;
             }
         };
+        swarms.sort_unstable();
         for swarm in swarms {
             let active = self
                 .swarm(swarm)
@@ -372,10 +374,7 @@ impl Decision<'_> {
     pub(super) fn wake_budget_waiters(&mut self) {
         let swarms: Vec<SwarmId> = self.state.budget_waiters.keys().copied().collect();
         for swarm in swarms {
-            loop {
-                let Some(queue) = self.state.budget_waiters.get_mut(&swarm) else {
-                    break;
-                };
+            while let Some(queue) = self.state.budget_waiters.get_mut(&swarm) {
                 let Some(id) = queue.pop_front() else {
                     self.state.budget_waiters.remove(&swarm);
                     break;
@@ -436,14 +435,8 @@ impl Decision<'_> {
         }
         if let Some(b) = self.state.budgets.edit(id, self.now) {
             b.allocated = allocated;
-            let level = b.level();
-            let t = b.thresholds;
-            let reached = [t.warning, t.critical, t.hard_stop];
-            b.fired = reached
-                .into_iter()
-                .filter(|t| *t <= level)
-                .max()
-                .unwrap_or(0);
+            // Levels that are above again may fire again; ones newly reached fire below.
+            b.fired = b.fired.min(b.level());
         }
         let swarm_id = self.state.budgets.get(id).and_then(|b| self.swarm_of(b));
         let source = swarm_id.map_or(EventSource::System, EventSource::Swarm);
@@ -457,13 +450,14 @@ impl Decision<'_> {
             },
         );
         self.state.money_freed = true;
+        self.after_charge(id);
         match self.state.budgets.get(id) {
             Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
             None => Err(Error::not_found("budget", id)),
         }
     }
 
-    pub(super) fn budget_status(&mut self, owner: &BudgetOwner) -> Result<Reply> {
+    pub(super) fn budget_status(&self, owner: &BudgetOwner) -> Result<Reply> {
         let id = self.budget_id_of(owner)?;
         let Some(budget) = self.state.budgets.get(id).cloned() else {
             return Err(Error::not_found("budget", id));

@@ -92,16 +92,36 @@ impl<'a> Decision<'a> {
     /// step is sent home. Rows stay as they are, so that the next start goes on from them.
     pub(crate) fn drain(&mut self) {
         self.state.draining = true;
-        let waiting: Vec<ReplyId> = self
-            .state
-            .live
-            .values_mut()
-            .filter_map(|live| live.parked.take())
-            .map(|parked| parked.reply)
-            .collect();
-        for reply in waiting {
+        let mut waiting = Vec::new();
+        for (id, live) in &mut self.state.live {
+            if let Some(parked) = live.parked.take() {
+                waiting.push((*id, parked.reply));
+            }
+        }
+        waiting.sort_unstable_by_key(|(id, _)| *id);
+        for (_, reply) in waiting {
             let reason = "the engine is shutting down".to_owned();
             self.reply(reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
+        }
+        // Who waits for a child would wait for ever: it goes on waiting after the next start.
+        let delegating = |d: &Self, id: &AgentId| {
+            d.agent(*id).ok().and_then(|a| a.parent_id).filter(|_| {
+                d.state
+                    .live
+                    .get(id)
+                    .is_some_and(|live| live.delegator.is_some())
+            })
+        };
+        let mut parents: Vec<AgentId> = self
+            .state
+            .live
+            .keys()
+            .filter_map(|id| delegating(self, id))
+            .collect();
+        parents.sort_unstable();
+        parents.dedup();
+        for parent in parents {
+            self.effect(Effect::Cancel(parent));
         }
     }
 

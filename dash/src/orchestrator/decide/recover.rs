@@ -146,13 +146,7 @@ impl Decision<'_> {
     }
 
     fn settle_open(&mut self, id: AgentId, done: &mut Recovered) {
-        let open: Vec<(StepKey, StepState, bool)> = self
-            .live(id)
-            .steps
-            .values()
-            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
-            .collect();
-        for (key, state, may_run_again) in open {
+        for (key, state, may_run_again) in self.open_steps(id) {
             if self.held_by(id, key).is_some() {
                 // The call may have been billed; it is charged and made again.
                 self.settle_step(id, key, None);

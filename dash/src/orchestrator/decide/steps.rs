@@ -7,7 +7,7 @@ use super::super::effect::{Reply, ReplyId};
 use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
-use crate::api::Resolution;
+use crate::api::{Resolution, check_output};
 use crate::event::{
     AgentStarted, AgentTurn, AgentTurnFailed, MessageDelivered, StepResolved, TaskUnblocked,
     ToolCompleted, ToolStarted,
@@ -32,7 +32,7 @@ impl Decision<'_> {
         let (status, stale) = (agent.status, agent.attempt != attempt);
         if status.is_terminal() || stale {
             for outcome in advance.outcomes {
-                self.account_late(id, outcome);
+                self.account_late(id, &outcome);
             }
             self.release_slot(id);
             self.grant(
@@ -46,21 +46,29 @@ impl Decision<'_> {
             return;
         }
         self.announce(id);
+        let mut next = advance.next;
         for outcome in advance.outcomes {
+            // A failed call ends its attempt, in the same commit: its key is used up.
+            if let (Outcome::ModelFailed { error, .. }, false) =
+                (&outcome, matches!(next, Next::Fail(_)))
+            {
+                let (error, retry_after) = (error.clone(), None);
+                next = Next::Fail(AttemptFailure {
+                    error,
+                    retryable: true,
+                    retry_after,
+                });
+            }
             self.outcome(id, outcome);
         }
         // An outcome may have crossed a threshold that paused or killed the agent.
         match self.agent(id).map(|a| a.status) {
             Ok(status) if status.is_terminal() => self.grant(to, stop(status.as_str())),
+            _ if matches!(next, Next::Fail(_)) => self.proceed(id, next, to),
             _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
-            _ if advance.next == Next::Nothing => self.grant(to, Grant::Noted),
-            Ok(AgentStatus::Paused) => {
-                self.live(id).parked = Some(Parked {
-                    reply: to,
-                    next: advance.next,
-                });
-            }
-            _ => self.proceed(id, advance.next, to),
+            _ if next == Next::Nothing => self.grant(to, Grant::Noted),
+            Ok(AgentStatus::Paused) => self.live(id).parked = Some(Parked { reply: to, next }),
+            _ => self.proceed(id, next, to),
         }
     }
 
@@ -102,6 +110,7 @@ impl Decision<'_> {
                 billing,
             } => {
                 let used = self.billed(id, billing);
+                self.count_failed(id, billing, used);
                 self.settle_step(id, key, used);
                 self.end_step(id, key, StepState::Failed, None, Some(error.clone()));
                 self.release_slot(id);
@@ -203,17 +212,32 @@ impl Decision<'_> {
         }
     }
 
+    /// Adds what a failed call is known to have used to its agent's counts.
+    fn count_failed(&mut self, id: AgentId, billing: Billing, used: Option<Amount>) {
+        if let (Billing::Known(usage), Some(used)) = (billing, used) {
+            self.edit_agent(id, |a| {
+                a.usage += usage;
+                a.cost += used.usd;
+            });
+        }
+    }
+
     /// An outcome of an agent that has ended or was restarted meanwhile: nothing follows from it,
     /// but what it cost is known now.
-    fn account_late(&mut self, id: AgentId, outcome: Outcome) {
-        let (key, used) = match outcome {
-            Outcome::Answered { key, used, .. } => (key, Some(used)),
-            Outcome::ModelFailed { key, billing, .. } => (key, self.billed(id, billing)),
+    fn account_late(&mut self, id: AgentId, outcome: &Outcome) {
+        let (key, billing) = match outcome {
+            Outcome::Answered { key, message, .. } => match message.as_ref() {
+                Message::Assistant(answer) => (*key, Billing::Known(answer.usage)),
+                Message::User(_) | Message::ToolResult(_) => return,
+            },
+            Outcome::ModelFailed { key, billing, .. } => (*key, *billing),
             Outcome::ToolAnswered { .. } => return,
         };
-        if let Some(used) = used {
-            self.reconcile(id, key, used);
-            self.edit_agent(id, |a| a.cost += used.usd);
+        let used = self.billed(id, billing);
+        if let Some(used) = used
+            && self.reconcile(id, key, used)
+        {
+            self.count_failed(id, billing, Some(used));
         }
     }
 
@@ -222,7 +246,7 @@ impl Decision<'_> {
     /// Grants, holds back or refuses what a running agent wants.
     pub(super) fn proceed(&mut self, id: AgentId, next: Next, to: ReplyId) {
         match next {
-            Next::Model { turn, intent } => self.grant_model(id, turn, intent, to),
+            Next::Model { turn, intent } => self.grant_model(id, turn, &intent, to),
             Next::Tools { turn, calls } => self.grant_tools(id, turn, &calls, to),
             Next::Nothing => self.grant(to, Grant::Noted),
             Next::Complete { result } => self.complete(id, result, to),
@@ -233,7 +257,7 @@ impl Decision<'_> {
         }
     }
 
-    fn grant_model(&mut self, id: AgentId, turn: u32, intent: ModelIntent, to: ReplyId) {
+    fn grant_model(&mut self, id: AgentId, turn: u32, intent: &ModelIntent, to: ReplyId) {
         let Ok(agent) = self.agent(id) else { return };
         let (attempt, swarm, model_id) = (agent.attempt, agent.swarm_id, agent.model.clone());
         let Some(model) = self.state.models.get(&model_id).map(Arc::clone) else {
@@ -253,7 +277,10 @@ impl Decision<'_> {
         let gate = self.state.gates.entry(model.provider.clone()).or_default();
         if gate.under_way >= max {
             gate.wait(swarm, id);
-            let next = Next::Model { turn, intent };
+            let next = Next::Model {
+                turn,
+                intent: intent.clone(),
+            };
             self.live(id).parked = Some(Parked { reply: to, next });
             return;
         }
@@ -261,7 +288,7 @@ impl Decision<'_> {
         let extra = steer.map_or(0, |text| text.len() as u64 + MESSAGE_OVERHEAD);
         let input_tokens = intent.input_tokens_max.saturating_add(extra);
         let key = StepKey::Model { turn, attempt };
-        let output_tokens = match self.reserve(id, key, input_tokens, &intent, model.price) {
+        let output_tokens = match self.reserve(id, key, input_tokens, intent, model.price) {
             Reserved::Held { output_tokens } => output_tokens,
             Reserved::Later => {
                 self.state
@@ -269,12 +296,18 @@ impl Decision<'_> {
                     .entry(swarm)
                     .or_default()
                     .push_back(id);
-                let next = Next::Model { turn, intent };
+                let next = Next::Model {
+                    turn,
+                    intent: intent.clone(),
+                };
                 self.live(id).parked = Some(Parked { reply: to, next });
                 return;
             }
             Reserved::Paused => {
-                let next = Next::Model { turn, intent };
+                let next = Next::Model {
+                    turn,
+                    intent: intent.clone(),
+                };
                 self.live(id).parked = Some(Parked { reply: to, next });
                 return;
             }
@@ -535,16 +568,18 @@ impl Decision<'_> {
         }
     }
 
+    /// The steps of an agent that have not ended: key, state, and whether they may run again.
+    pub(super) fn open_steps(&mut self, id: AgentId) -> Vec<(StepKey, StepState, bool)> {
+        let steps = self.live(id).steps.values();
+        steps
+            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
+            .collect()
+    }
+
     /// What an attempt that failed leaves open, for the next one: model calls are over, tool calls
     /// run again if they may, and are in doubt if not.
     pub(super) fn suspend_steps(&mut self, id: AgentId) {
-        let open: Vec<(StepKey, StepState, bool)> = self
-            .live(id)
-            .steps
-            .values()
-            .map(|s| (s.key, s.state, s.side_effect.may_run_again()))
-            .collect();
-        for (key, state, may_run_again) in open {
+        for (key, state, may_run_again) in self.open_steps(id) {
             if key.kind() == StepKind::Model {
                 self.settle_step(id, key, None);
                 let note = Some("the attempt failed".to_owned());
@@ -642,7 +677,10 @@ impl Decision<'_> {
         let text = match resolution {
             Resolution::Retry => None,
             Resolution::Skip => Some((UNKNOWN_OUTCOME.to_owned(), true)),
-            Resolution::Result { text } => Some((text, false)),
+            Resolution::Result { text } => {
+                check_output("text", &text)?;
+                Some((text, false))
+            }
         };
         match text {
             None => {

@@ -3,7 +3,7 @@
 use super::super::effect::{Effect, Reply};
 use super::Decision;
 use super::swarms::SWARM_FAILED;
-use crate::api::CreateTask;
+use crate::api::{CreateTask, check_output};
 use crate::event::{TaskCancelled, TaskCompleted, TaskCreated, TaskFailed, TaskStarted};
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::{
@@ -229,6 +229,7 @@ impl Decision<'_> {
     }
 
     pub(super) fn complete_by_caller(&mut self, id: TaskId, output: String) -> Result<Reply> {
+        check_output("output", &output)?;
         let task = self.task(id)?;
         if task.agent_id.is_some() && !task.status.is_terminal() {
             return Err(Error::conflict(

@@ -157,10 +157,10 @@ fn version(
     }
 }
 
-/// Checks a move of a status; staying is allowed.
+/// Checks that a status can be reached from the stored one; staying is allowed.
 macro_rules! check_move {
     ($what:literal, $id:expr, $old:expr, $new:expr) => {
-        if $old != $new && !$old.can_become($new) {
+        if $old != $new && !$old.can_reach($new) {
             return broken(format!(
                 concat!($what, " `{}` that is `{}` cannot become `{}`"),
                 $id, $old, $new
