@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::swarm::WorkspaceRoot;
-use crate::model::{
-    Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, TaskRole, Thresholds,
-};
+use crate::model::{Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, Thresholds};
 use crate::settings::check;
 use crate::{Error, Result};
 
@@ -431,17 +429,6 @@ impl SwarmOutcome {
 
 /// The words every error about an exhausted budget begins with.
 pub const BUDGET_EXCEEDED: &str = "budget exceeded";
-
-impl From<TaskSpec> for crate::strategy::PlannedTask {
-    fn from(spec: TaskSpec) -> Self {
-        Self {
-            key: spec.key,
-            role: TaskRole::Work,
-            prompt: spec.prompt,
-            depends_on: spec.depends_on,
-        }
-    }
-}
 
 /// Who a budget belongs to, as callers name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
