@@ -684,6 +684,10 @@ impl Decision<'_> {
         let child = self.add_agent(new);
         self.start(child, task_id);
         self.live(child).delegator = Some(reply);
+        if !self.state.is_active(swarm_id) {
+            // A tool batch that was granted before the pause runs on; what it starts waits.
+            self.pause_agent(child, super::swarms::SWARM_PAUSED)?;
+        }
         Ok(())
     }
 
