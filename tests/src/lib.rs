@@ -1,1 +1,20 @@
-//! dash-tests
+//! What the cross-crate tests share: a model behind a desk, tools behind a door, an engine to
+//! start, and an audit of everything an engine has stored. Public API only.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a harness: a panic is how it says that a test has failed"
+)]
+
+mod audit;
+mod desk;
+mod door;
+mod engine;
+mod says;
+
+pub use audit::audit;
+pub use desk::Desk;
+pub use door::{Call, Door};
+pub use engine::{Engine, Setup, create, priced, within};
+pub use says::{results, task_of, texts, turn};

@@ -279,6 +279,7 @@ impl Session {
             .map(|(index, call)| self.prepare(index, call, cut))
             .collect();
         let sequential = prepared.iter().any(|p| p.kind.is_sequential());
+        let delegates = prepared.iter().any(|p| p.kind.is_delegation());
         let intents = prepared.iter().map(Prepared::intent).collect();
         let granted = self
             .advance(
@@ -328,7 +329,10 @@ impl Session {
             }
         }
         done.into_iter().for_each(|message| self.run.push(message));
-        self.spend(began);
+        // The time that children take is theirs.
+        if !delegates {
+            self.spend(began);
+        }
         Flow::GoOn
     }
 
@@ -474,6 +478,10 @@ enum Kind {
 }
 
 impl Kind {
+    const fn is_delegation(&self) -> bool {
+        matches!(self, Self::Engine(EngineTool::Delegate))
+    }
+
     fn is_sequential(&self) -> bool {
         matches!(self, Self::Tool(tool) if tool.execution_mode() == ExecutionMode::Sequential)
     }

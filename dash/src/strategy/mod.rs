@@ -112,6 +112,13 @@ pub fn parallel_task(goal: &str, index: u32, count: u32) -> PlannedTask {
     }
 }
 
+/// Whether a task of a parallel swarm is numbered, which means that the swarm was given no parts.
+#[must_use]
+pub fn is_numbered(goal: &str, prompt: &str) -> bool {
+    let rest = prompt.strip_prefix(goal);
+    rest.is_some_and(|rest| rest.starts_with("\n\nYou are worker "))
+}
+
 fn planner(goal: &Goal<'_>) -> PlannedTask {
     let most = goal.agents.max(1);
     PlannedTask {

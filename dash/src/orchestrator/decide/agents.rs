@@ -262,15 +262,17 @@ impl Decision<'_> {
         self.emit_agent(id, AgentResumed { agent_id: id });
         if let Some(parked) = self.live(id).parked.take() {
             self.proceed(id, parked.next, parked.reply);
-        } else if !attached {
-            match retry_at.filter(|at| *at > self.now) {
-                Some(at) => self.effect(Effect::RetryAt {
-                    agent_id: id,
-                    attempt,
-                    at,
-                }),
-                None => self.attach(id),
-            }
+        } else if let Some(at) = retry_at.filter(|at| *at > self.now) {
+            self.effect(Effect::RetryAt {
+                agent_id: id,
+                attempt,
+                at,
+            });
+        } else if attached {
+            // If an earlier attempt still winds up, `detached` starts the next one.
+            self.edit_agent(id, |a| a.retry_at = None);
+        } else {
+            self.attach(id);
         }
     }
 
@@ -343,6 +345,7 @@ impl Decision<'_> {
             a.error = Some(failure.error.clone());
             attempt = a.attempt;
         });
+        self.live(id).announced = false;
         self.suspend_steps(id);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let error = failure.error;
@@ -549,6 +552,7 @@ impl Decision<'_> {
             a.error = None;
             a.completed_at = None;
         });
+        self.live(id).announced = false;
         self.state.plans.entry(swarm).or_default().agents.insert(id);
         if let Some(task) = task {
             self.reopen(swarm, task);
@@ -684,6 +688,10 @@ impl Decision<'_> {
         let child = self.add_agent(new);
         self.start(child, task_id);
         self.live(child).delegator = Some(reply);
+        if !self.state.is_active(swarm_id) {
+            // A tool batch that was granted before the pause runs on; what it starts waits.
+            self.pause_agent(child, super::swarms::SWARM_PAUSED)?;
+        }
         Ok(())
     }
 

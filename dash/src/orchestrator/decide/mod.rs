@@ -164,7 +164,10 @@ impl<'a> Decision<'a> {
                 self.expect_swarm(id, expected)?;
                 self.destroy_swarm(id)
             }
-            Command::SpawnAgent(request) => self.spawn_agent(*request),
+            Command::SpawnAgent(request) => {
+                self.expect_swarm(request.swarm_id, expected)?;
+                self.spawn_agent(*request)
+            }
             Command::PauseAgent(id) => {
                 self.expect_agent(id, expected)?;
                 self.pause_agent(id, "paused by a caller")
@@ -185,8 +188,14 @@ impl<'a> Decision<'a> {
                 agent_id,
                 queue,
                 text,
-            } => self.send(agent_id, queue, text),
-            Command::CreateTask(request) => self.create_task(*request),
+            } => {
+                self.expect_agent(agent_id, expected)?;
+                self.send(agent_id, queue, text)
+            }
+            Command::CreateTask(request) => {
+                self.expect_swarm(request.swarm_id, expected)?;
+                self.create_task(*request)
+            }
             Command::AssignTask { task_id, agent_id } => self.assign_task(task_id, agent_id),
             Command::CompleteTask { task_id, output } => self.complete_by_caller(task_id, output),
             Command::CancelTask(id) => self.cancel_by_caller(id),
@@ -196,7 +205,10 @@ impl<'a> Decision<'a> {
                 agent_id,
                 key,
                 resolution,
-            } => self.resolve_step(agent_id, key, resolution),
+            } => {
+                self.expect_agent(agent_id, expected)?;
+                self.resolve_step(agent_id, key, resolution)
+            }
         }
     }
 

@@ -223,7 +223,11 @@ impl Decision<'_> {
                 to: agents,
             },
         );
-        if strategy == Strategy::Parallel && agents > from {
+        let numbered = self.state.plans.get(&id).is_some_and(|plan| {
+            let first = plan.by_key.get("work/1").and_then(|t| self.task(*t).ok());
+            first.is_some_and(|task| strategy::is_numbered(&goal, &task.prompt))
+        });
+        if strategy == Strategy::Parallel && numbered && agents > from {
             let taken = |d: &Self, index: u32| {
                 let key = format!("work/{index}");
                 d.state

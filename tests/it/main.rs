@@ -1,0 +1,21 @@
+//! The engine through its public API. One module per topic.
+
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod steering;
+#[cfg(test)]
+mod strategies;
+
+/// Every file here is a module of this binary.
+#[test]
+fn no_forgotten_files() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it");
+    let main = include_str!("main.rs");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(module) = name.strip_suffix(".rs").filter(|m| *m != "main") {
+            assert!(main.contains(&format!("mod {module};")), "{name}");
+        }
+    }
+}

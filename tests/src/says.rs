@@ -1,0 +1,48 @@
+//! Short questions that scripts ask of a request.
+
+use dash::llm::LlmRequest;
+use dash::model::{ContentBlock, Message};
+
+fn joined(blocks: &[ContentBlock]) -> String {
+    let text = |block: &ContentBlock| match block {
+        ContentBlock::Text { text } => text.clone(),
+        ContentBlock::Image { .. } => String::new(),
+    };
+    blocks.iter().map(text).collect()
+}
+
+/// The text of every message, in order.
+#[must_use]
+pub fn texts(request: &LlmRequest) -> Vec<String> {
+    let text = |message: &Message| match message {
+        Message::User(user) => joined(&user.content),
+        Message::Assistant(answer) => answer.text(),
+        Message::ToolResult(result) => result.text(),
+    };
+    request.messages.iter().map(|m| text(m)).collect()
+}
+
+/// The first message: the task and what it depends on.
+#[must_use]
+pub fn task_of(request: &LlmRequest) -> String {
+    texts(request).into_iter().next().unwrap_or_default()
+}
+
+/// How many answers the conversation holds.
+#[must_use]
+pub fn turn(request: &LlmRequest) -> usize {
+    let answers = request.messages.iter();
+    answers
+        .filter(|m| matches!(m.as_ref(), Message::Assistant(_)))
+        .count()
+}
+
+/// The tool results of the conversation: tool, text, whether it is an error.
+#[must_use]
+pub fn results(request: &LlmRequest) -> Vec<(String, String, bool)> {
+    let result = |message: &Message| match message {
+        Message::ToolResult(r) => Some((r.tool_name.clone(), r.text(), r.is_error)),
+        Message::User(_) | Message::Assistant(_) => None,
+    };
+    request.messages.iter().filter_map(|m| result(m)).collect()
+}
