@@ -3,3 +3,5 @@
 mod crash;
 mod crash_audit;
 mod crash_child;
+mod crash_open;
+mod example;
