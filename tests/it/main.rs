@@ -5,3 +5,4 @@ mod crash_audit;
 mod crash_child;
 mod crash_open;
 mod example;
+mod real_model;
