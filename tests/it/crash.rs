@@ -3,6 +3,8 @@
 //! `DASH_KILLS=1000 cargo test -p dash-tests --test it crash::` runs more of it; a failure names
 //! the round and kill, which are the seed.
 
+#![cfg(test)]
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::Duration;

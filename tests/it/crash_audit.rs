@@ -1,5 +1,7 @@
 //! What must be true of a database file at any moment, and of one whose swarms have ended.
 
+#![cfg(test)]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -9,7 +11,7 @@ use dash::model::budget::ReservationState;
 use dash::model::{Budget, Message, Reservation, SideEffect, Step, StepKind, StepState};
 use dash::store::{
     AgentFilter, BudgetFilter, EventFilter, Page, ReservationFilter, SqliteStore, StepFilter,
-    Store, SwarmFilter,
+    Store as _, SwarmFilter,
 };
 use rusqlite::Connection;
 

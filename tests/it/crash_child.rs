@@ -1,5 +1,7 @@
 //! A process that tests start, listen to and kill.
 
+#![cfg(test)]
+
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -81,21 +83,21 @@ impl Process {
     }
 
     /// Waits for its end: exit status, lines of standard output, standard error.
-    pub(crate) async fn end(mut self) -> (ExitStatus, Vec<String>, String) {
-        let mut complaints = String::new();
-        let complain = async {
-            let read = self.err.read_to_string(&mut complaints);
-            timeout(SILENCE_MAX, read).await.expect("it ends").unwrap();
-        };
-        let listen = async {
-            let mut rest = String::new();
-            let read = self.out.read_to_string(&mut rest);
-            timeout(SILENCE_MAX, read).await.expect("it ends").unwrap();
-            rest
-        };
-        let (rest, ()) = tokio::join!(listen, complain);
+    pub(crate) async fn end(self) -> (ExitStatus, Vec<String>, String) {
+        self.end_within(SILENCE_MAX).await
+    }
+
+    /// The same, for one that may take longer.
+    pub(crate) async fn end_within(mut self, limit: Duration) -> (ExitStatus, Vec<String>, String) {
+        let (mut rest, mut complaints) = (String::new(), String::new());
+        let ended = timeout(limit, async {
+            let listen = self.out.read_to_string(&mut rest);
+            let complain = self.err.read_to_string(&mut complaints);
+            tokio::try_join!(listen, complain)?;
+            self.child.wait().await
+        });
+        let status = ended.await.expect("it ends by itself").unwrap();
         self.said.extend(rest.lines().map(str::to_owned));
-        let status = timeout(SILENCE_MAX, self.child.wait()).await;
-        (status.expect("it ends").unwrap(), self.said, complaints)
+        (status, self.said, complaints)
     }
 }

@@ -1,5 +1,7 @@
 //! A database file that is only half made, not ours to write, taken, or on a full disk.
 
+#![cfg(test)]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};

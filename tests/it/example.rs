@@ -3,6 +3,8 @@
 //! Cargo tells tests of one package nothing about the examples of another, so the test asks it to
 //! build this one and to say where it is. That takes no time if it is built already.
 
+#![cfg(test)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -13,6 +13,7 @@
 //! have ended; 1: standard error says why not.
 
 use std::error::Error as StdError;
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -324,6 +325,7 @@ struct Fields(String);
 
 impl tracing::field::Visit for Fields {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!(" {field}={value:?}"));
+        // Writing to a string cannot fail.
+        let _written = write!(self.0, " {field}={value:?}");
     }
 }
