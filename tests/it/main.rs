@@ -1,10 +1,18 @@
-//! The engine through its public API. One module per topic.
+//! Tests of the whole through public APIs, as one binary. One module per topic.
+#![cfg(test)]
 
-#[cfg(test)]
+mod crash;
+mod crash_audit;
+mod crash_child;
+mod crash_open;
+mod docs;
+mod example;
+mod layering;
 mod lifecycle;
-#[cfg(test)]
+mod no_panics;
+mod real_model;
+mod source;
 mod steering;
-#[cfg(test)]
 mod strategies;
 
 /// Every file here is a module of this binary.

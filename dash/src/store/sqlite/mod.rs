@@ -191,7 +191,7 @@ impl SqliteStore {
             require_store(&path)?;
             let lock = lock::FileLock::acquire(&path)?;
             let down = || {
-                let mut conn = open::connect_writer(&path, false)?;
+                let mut conn = open::connect_writer(&path)?;
                 migrate::down(&mut conn, version)?;
                 conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
                 Ok(())
