@@ -34,6 +34,7 @@ use crate::model::{
 mod blob;
 mod chain;
 mod fault;
+mod journal;
 mod list;
 mod lock;
 mod migrate;

@@ -1,10 +1,10 @@
 //! Writing the rows that carry a version, and projects: an insert must find nothing, an update the
 //! version that was read. Updates write only the columns that may change.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Statement, params};
 
 use super::fault::{Fault, is_duplicate};
-use super::write::Write;
+use super::write::{State, Write, known_agent_number};
 use crate::model::{Agent, Budget, Project, Swarm, Task, Version};
 use crate::store::{RowWrite, StoreError};
 
@@ -218,12 +218,47 @@ pub(super) fn task(conn: &Connection, write: &RowWrite<Task>) -> Write {
     updated(result, "task", &row.id)
 }
 
-pub(super) fn agent(conn: &Connection, write: &RowWrite<Agent>) -> Write {
-    match write.expected {
-        None => insert_agent(conn, &write.row),
-        Some(expected) => update_agent(conn, &write.row, expected),
+pub(super) fn agents(conn: &Connection, state: &mut State, writes: &[RowWrite<Agent>]) -> Write {
+    if writes.is_empty() {
+        return Ok(());
     }
+    let mut update = conn.prepare_cached(UPDATE_AGENT)?;
+    for write in writes {
+        let row = &write.row;
+        let Some(expected) = write.expected else {
+            insert_agent(conn, row)?;
+            continue;
+        };
+        let num = known_agent_number(conn, state, row.id)?;
+        if !update_agent(&mut update, num, row, expected)? {
+            let mut moved = conn.prepare_cached(MOVE_AGENT)?;
+            let result = moved.execute(params![
+                num,
+                signed(expected)?,
+                row.status.as_str(),
+                row.task_id.map(|id| id.to_string()),
+            ]);
+            updated(result, "agent", &row.id)?;
+            update_agent(&mut update, num, row, expected)?;
+        }
+    }
+    Ok(())
 }
+
+/// Writes all that an index or a foreign key does not concern: by far the most common update. One
+/// that touched those columns too would check the key, move the row's place in the index and keep
+/// a copy of the pages, whether or not they changed.
+const UPDATE_AGENT: &str = "UPDATE agents SET name = ?3, model = ?6, head = ?7, turns = ?8, \
+     tool_calls = ?9, progress_current = ?10, progress_total = ?11, input_tokens = ?12, \
+     output_tokens = ?13, cache_read_tokens = ?14, cache_write_tokens = ?15, \
+     reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, result = ?19, error = ?20, \
+     retry_count = ?21, max_retries = ?22, attempt = ?23, attempt_turns = ?24, retry_at = ?25, \
+     updated_at = ?26, started_at = ?27, completed_at = ?28, version = ?29 \
+     WHERE num = ?1 AND version = ?2 AND status = ?4 AND task_id IS ?5";
+
+/// Brings the columns that [`UPDATE_AGENT`] leaves alone up to date, so that it finds the row.
+const MOVE_AGENT: &str =
+    "UPDATE agents SET status = ?3, task_id = ?4 WHERE num = ?1 AND version = ?2";
 
 fn insert_agent(conn: &Connection, row: &Agent) -> Write {
     let mut statement = conn.prepare_cached(
@@ -272,18 +307,15 @@ fn insert_agent(conn: &Connection, row: &Agent) -> Write {
     inserted(result, "agent", &row.id)
 }
 
-fn update_agent(conn: &Connection, row: &Agent, expected: Version) -> Write {
-    let mut statement = conn.prepare_cached(
-        "UPDATE agents SET name = ?3, status = ?4, task_id = ?5, model = ?6, head = ?7, \
-         turns = ?8, tool_calls = ?9, progress_current = ?10, progress_total = ?11, \
-         input_tokens = ?12, output_tokens = ?13, cache_read_tokens = ?14, \
-         cache_write_tokens = ?15, reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, \
-         result = ?19, error = ?20, retry_count = ?21, max_retries = ?22, attempt = ?23, \
-         attempt_turns = ?24, retry_at = ?25, updated_at = ?26, started_at = ?27, \
-         completed_at = ?28, version = ?29 WHERE id = ?1 AND version = ?2",
-    )?;
-    let result = statement.execute(params![
-        row.id.to_string(),
+/// False if there is no such row at this version, with this status and task.
+fn update_agent(
+    statement: &mut Statement<'_>,
+    num: Option<i64>,
+    row: &Agent,
+    expected: Version,
+) -> Result<bool, Fault> {
+    let changed = statement.execute(params![
+        num,
         signed(expected)?,
         row.name,
         row.status.as_str(),
@@ -312,6 +344,6 @@ fn update_agent(conn: &Connection, row: &Agent, expected: Version) -> Write {
         row.started_at.map(|at| at.0),
         row.completed_at.map(|at| at.0),
         signed(row.version)?,
-    ]);
-    updated(result, "agent", &row.id)
+    ])?;
+    Ok(changed == 1)
 }

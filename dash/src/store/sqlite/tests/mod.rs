@@ -406,14 +406,17 @@ async fn a_dropped_commit_is_whole_or_absent() {
     store.verify_chain().await.unwrap();
 }
 
-/// The values of `CHECK (column IN (…))` of a table.
+/// The values of `CHECK (column = … OR column = …)` of a table.
 fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
     let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
     let text: String = conn.query_row(sql, [table], |row| row.get(0)).unwrap();
-    let (_, rest) = text.split_once(&format!("CHECK ({column} IN")).unwrap();
-    let list = rest.split_once('(').unwrap().1.split_once(')').unwrap().0;
-    list.split(',')
-        .map(|item| item.trim().trim_matches('\'').to_owned())
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, rest) = text.split_once(&format!("CHECK ( {column} = ")).unwrap();
+    rest.split_once(')')
+        .unwrap()
+        .0
+        .split(&format!(" OR {column} = "))
+        .map(|item| item.trim_matches('\'').to_owned())
         .collect()
 }
 
