@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod steering;
 #[cfg(test)]
 mod strategies;
