@@ -310,7 +310,7 @@ events! {
         agent_id: AgentId,
         /// The step.
         step: StepKey,
-        /// `retry`, `skip` or `result`.
+        /// `retry`, `skip`, `result`, or `abandoned` because its agent ended.
         resolution: String,
     }
     /// A swarm was created.
@@ -471,6 +471,17 @@ events! {
         scope: BudgetScope,
         /// The cap, in nano-dollars or tokens; none = no cap.
         allocated: Option<i64>,
+    }
+    /// A charge whose call's outcome was lost was replaced by what the call really used.
+    BudgetReconciled = "budget.reconciled" {
+        /// The agent whose call it was.
+        agent_id: AgentId,
+        /// The step.
+        step: StepKey,
+        /// Nano-dollars charged at worst case until now.
+        uncertain_nanos: i64,
+        /// Nano-dollars charged from now on.
+        actual_nanos: i64,
     }
     /// A server reported more usage than the worst case that was reserved.
     BudgetOverrun = "budget.overrun" {

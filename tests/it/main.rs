@@ -11,6 +11,7 @@ mod layering;
 mod lifecycle;
 mod no_panics;
 mod real_model;
+mod recovery;
 mod source;
 mod steering;
 mod strategies;

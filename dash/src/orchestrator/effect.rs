@@ -5,7 +5,7 @@ use crate::api::{BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution,
 use crate::env::UnixMillis;
 use crate::ids::{AgentId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
-use crate::model::{Agent, Budget, Progress, StepKey, Swarm, Task, Version};
+use crate::model::{Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Usage, Version};
 use crate::spawn::{Advance, AttemptFailure, Delegation, DelegationResult, Grant};
 
 /// Whom an answer goes to; the coordinator keeps the channel behind it.
@@ -45,6 +45,11 @@ pub(crate) enum Command {
         allocated: Option<i64>,
     },
     BudgetStatus(BudgetOwner),
+    Reconcile {
+        agent_id: AgentId,
+        key: StepKey,
+        usage: Usage,
+    },
     ResolveStep {
         agent_id: AgentId,
         key: StepKey,
@@ -95,6 +100,7 @@ pub(crate) enum Reply {
     Agent(Box<Agent>),
     Task(Box<Task>),
     Budget(Box<Budget>),
+    Reservation(Box<Reservation>),
     Status(Box<BudgetStatus>),
     Ticket(TicketId),
     Grant(Box<Grant>),
@@ -121,6 +127,7 @@ reply_into! {
     Agent(row) => Agent = *row;
     Task(row) => Task = *row;
     Budget(row) => Budget = *row;
+    Reservation(row) => Reservation = *row;
     Status(status) => BudgetStatus = *status;
     Ticket(id) => TicketId = id;
     Grant(grant) => Grant = *grant;

@@ -106,6 +106,10 @@ impl Executor {
                     retry_after: None,
                 }),
             };
+            // Agents that end with the engine have not failed; the next start goes on with them.
+            if shared.cancel.is_cancelled() {
+                return;
+            }
             // The coordinator outlives its agents, except when it has stopped for good.
             let _sent = shared
                 .coordinator

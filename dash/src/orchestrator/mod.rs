@@ -29,7 +29,7 @@ use crate::event::{Delta, Event};
 use crate::ids::{AgentId, EntryId, ReservationId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
 use crate::model::{
-    Agent, Budget, Entry, Reservation, Step, StepKey, Swarm, Task, Ticket, Version,
+    Agent, Budget, Entry, Reservation, Step, StepKey, Swarm, Task, Ticket, Usage, Version,
 };
 use crate::sink::BroadcastSink;
 use crate::store::{
@@ -531,6 +531,30 @@ impl Orchestrator {
     /// [`NanoUsd::MAX_BUDGET`](crate::model::NanoUsd::MAX_BUDGET); [`NotFound`](ErrorKind::NotFound).
     pub async fn allocate(&self, owner: BudgetOwner, allocated: Option<i64>) -> Result<Budget> {
         self.ask(Command::Allocate { owner, allocated }).await
+    }
+
+    /// Replaces the worst case that a lost model call was charged at (`uncertain`) by what its
+    /// provider's bill says it used, at the model's present price. With several lost tries of one
+    /// step, the oldest.
+    ///
+    /// Emits `budget.reconciled`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if the step has no such charge;
+    /// [`Conflict`](ErrorKind::Conflict) if the agent's model is not registered.
+    pub async fn reconcile(
+        &self,
+        agent_id: AgentId,
+        key: StepKey,
+        usage: Usage,
+    ) -> Result<Reservation> {
+        self.ask(Command::Reconcile {
+            agent_id,
+            key,
+            usage,
+        })
+        .await
     }
 
     /// Reservations, by id: the ledger behind the budgets.

@@ -201,6 +201,11 @@ impl<'a> Decision<'a> {
             Command::CancelTask(id) => self.cancel_by_caller(id),
             Command::Allocate { owner, allocated } => self.allocate(&owner, allocated),
             Command::BudgetStatus(owner) => self.budget_status(&owner),
+            Command::Reconcile {
+                agent_id,
+                key,
+                usage,
+            } => self.reconcile_by_caller(agent_id, key, usage),
             Command::ResolveStep {
                 agent_id,
                 key,

@@ -180,12 +180,16 @@ impl Decision<'_> {
             },
         );
         let reason = format!("the outcome of `{tool}` ({key}) is unknown");
-        if self
-            .agent(id)
-            .is_ok_and(|a| a.status.can_become(AgentStatus::Paused))
-        {
+        match self.agent(id).map(|a| a.status) {
+            // It waits for more than its swarm now.
+            Ok(AgentStatus::Paused) => {
+                self.edit_agent(id, |a| a.pause_reason = Some(reason.clone()));
+            }
             // Just checked, so it cannot fail.
-            drop(self.pause_agent(id, &reason));
+            Ok(status) if status.can_become(AgentStatus::Paused) => {
+                drop(self.pause_agent(id, &reason));
+            }
+            _ => {}
         }
         let Some(task) = self.agent(id).ok().and_then(|a| a.task_id) else {
             return;

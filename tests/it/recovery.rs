@@ -1,0 +1,417 @@
+//! An engine that dies at any commit, and the one that goes on after it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+
+use dash::api::{CreateSwarm, Resolution};
+use dash::event::EventKind;
+use dash::ids::SwarmId;
+use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
+use dash::model::{ReservationState, SideEffect, StepState, Strategy, SwarmStatus, TaskStatus};
+use dash::store::{EventFilter, MemoryStore, Page, ReservationFilter, StepFilter, Store};
+use dash::testing::FaultyStore;
+use dash::testing::faulty_store::Fault;
+use dash_tests::{Door, Engine, Setup, audit, create, results, task_of, turn, within};
+use pretty_assertions::assert_eq;
+use serde_json::json;
+
+const SWARM: SwarmId = SwarmId::from_u128(7);
+
+/// A tool of every class.
+#[derive(Clone)]
+struct Doors(Vec<Arc<Door>>);
+
+impl Doors {
+    fn new() -> Self {
+        let names = SideEffect::ALL.map(|class| Door::new(class.as_str(), class));
+        Self(names.into())
+    }
+
+    /// Every call so far: key and try, per tool.
+    fn calls(&self) -> Vec<(String, u32)> {
+        let all = self.0.iter().flat_map(|door| door.calls());
+        all.map(|call| (call.key, call.try_number)).collect()
+    }
+
+    fn once(&self) -> Vec<String> {
+        self.0[3].calls().into_iter().map(|call| call.key).collect()
+    }
+}
+
+/// Calls a tool of every class, then ends. The first attempt of a `flaky` task fails.
+fn worker(request: &LlmRequest) -> ScriptedReply {
+    if task_of(request).contains("flaky") && request.idempotency_key.ends_with("t1/m") {
+        let used = dash::model::Usage {
+            input: 5,
+            output: 1,
+            ..Default::default()
+        };
+        return ScriptedReply::failure(LlmError {
+            billing: dash::llm::Billing::Known(used),
+            ..LlmError::unbilled(LlmErrorKind::Server, "down")
+        });
+    }
+    match turn(request) {
+        0 => SideEffect::ALL
+            .iter()
+            .fold(ScriptedReply::new(), |reply, class| {
+                reply.add_tool_call(class.as_str(), json!({}))
+            }),
+        _ => ScriptedReply::text("end"),
+    }
+}
+
+/// A root that delegates to two workers.
+fn root(request: &LlmRequest) -> ScriptedReply {
+    match (task_of(request).as_str(), turn(request)) {
+        ("root", 0) => ScriptedReply::tool_call("delegate", json!({"name": "a", "task": "a"}))
+            .add_tool_call("delegate", json!({"name": "b", "task": "b"})),
+        ("root", _) => ScriptedReply::text(
+            results(request)
+                .into_iter()
+                .map(|r| r.1)
+                .collect::<Vec<_>>()
+                .join("+"),
+        ),
+        _ => worker(request),
+    }
+}
+
+/// Waits until nothing of an engine is left: no task of it holds its store any more.
+async fn gone(store: &Weak<FaultyStore>) {
+    within("the end of all tasks", async {
+        while store.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn open_doubts(engine: &Engine) -> Vec<dash::model::Step> {
+    let filter = StepFilter {
+        agent_id: None,
+        states: vec![StepState::InDoubt],
+    };
+    engine
+        .store
+        .list_steps(&filter, Page::first(100))
+        .await
+        .unwrap()
+}
+
+/// What a life of the engine has done for good: keys of finished model calls and tool calls.
+async fn finished(store: &dyn Store) -> HashSet<String> {
+    let filter = EventFilter::default();
+    let events = store.list_events(&filter, 0, 1_000).await.unwrap();
+    let key = |kind: &EventKind| match kind {
+        EventKind::AgentTurn(e) => Some(format!("{}/{}", e.agent_id, e.step)),
+        EventKind::ToolCompleted(e) => Some(format!("{}/{}", e.agent_id, e.step)),
+        _ => None,
+    };
+    events.iter().filter_map(|e| key(&e.kind)).collect()
+}
+
+/// Reservations whose call's outcome was lost, or will turn out to be.
+async fn charged_in_doubt(store: &dyn Store) -> usize {
+    let filter = ReservationFilter {
+        agent_id: None,
+        states: vec![ReservationState::Held, ReservationState::Uncertain],
+    };
+    let page = Page::first(100);
+    store.list_reservations(&filter, page).await.unwrap().len()
+}
+
+/// Lets the `nth` commit fail, starts again and finishes. False if there was no such commit.
+async fn dies_at(
+    nth: u64,
+    fault: Fault,
+    setup: &Setup,
+    doors: &Doors,
+    request: &CreateSwarm,
+) -> bool {
+    let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&inner)));
+    faulty.fail_at(nth, fault);
+    let left = Arc::downgrade(&faulty);
+    // The engine's first life.
+    let store: Arc<dyn Store> = faulty.clone();
+    if let Ok(engine) = setup.clone().on(store).try_start().await {
+        if engine.create_swarm(request.clone()).await.is_ok() {
+            drop(within("an end", engine.wait_swarm(SWARM)).await);
+        }
+        if faulty.commits() < nth {
+            let doubts = open_doubts(&engine).await;
+            assert!(doubts.is_empty(), "{doubts:?}");
+            audit(&engine).await;
+            return false;
+        }
+    }
+    drop(faulty);
+    gone(&left).await;
+
+    // Its second life, on what the first has stored.
+    let models_before = setup.desk.calls();
+    let tools_before: HashSet<(String, u32)> = doors.calls().into_iter().collect();
+    let once_before: HashSet<String> = doors.once().into_iter().collect();
+    let done = finished(inner.as_ref()).await;
+    let charged = charged_in_doubt(inner.as_ref()).await;
+    let engine = setup.clone().on(Arc::clone(&inner)).start().await;
+    if inner.find_swarm(SWARM).await.unwrap().is_none() {
+        engine.create_swarm(request.clone()).await.unwrap();
+    }
+    let mut again = HashSet::new();
+    for (i, step) in open_doubts(&engine).await.into_iter().enumerate() {
+        assert_eq!(
+            (step.side_effect, step.name.as_str()),
+            (SideEffect::Once, "once")
+        );
+        let resolution = match (nth as usize + i) % 3 {
+            0 => Resolution::Skip,
+            1 => Resolution::Result {
+                text: "it was done".to_owned(),
+            },
+            _ => Resolution::Retry,
+        };
+        if resolution == Resolution::Retry {
+            again.insert(step.idempotency_key());
+        }
+        engine
+            .resolve_step(step.agent_id, step.key, resolution)
+            .await
+            .unwrap();
+    }
+    let swarm = engine.finish(SWARM).await;
+    let what = format!("{fault:?} at commit {nth}");
+    assert_eq!(
+        swarm.status,
+        SwarmStatus::Completed,
+        "{what}: {:?}",
+        swarm.error
+    );
+    audit(&engine).await;
+
+    for request in &setup.desk.requests()[models_before..] {
+        assert!(
+            !done.contains(&request.idempotency_key),
+            "{what}: asked twice"
+        );
+    }
+    let mut last_try = HashMap::new();
+    for (key, try_number) in doors.calls() {
+        let later = !tools_before.contains(&(key.clone(), try_number));
+        assert!(!(later && done.contains(&key)), "{what}: {key} ran twice");
+        let last = last_try.insert(key.clone(), try_number).unwrap_or_default();
+        assert!(
+            try_number > last,
+            "{what}: try {try_number} of {key} after {last}"
+        );
+    }
+    let mut once = HashMap::new();
+    for key in doors.once() {
+        *once.entry(key).or_insert(0) += 1;
+    }
+    for (key, times) in once {
+        let twice = again.contains(&key) && once_before.contains(&key);
+        assert!(
+            times == 1 || twice && times == 2,
+            "{what}: {key} ran {times} times"
+        );
+    }
+    assert_eq!(charged_in_doubt(inner.as_ref()).await, charged, "{what}");
+    true
+}
+
+async fn dies_everywhere(script: fn(&LlmRequest) -> ScriptedReply, request: CreateSwarm) {
+    let mut request = request;
+    request.id = Some(SWARM);
+    request.config.max_retries = 2;
+    for fault in [Fault::IoBefore, Fault::IoAfter] {
+        let mut commits = 0;
+        loop {
+            let doors = Doors::new();
+            let setup = Setup::new(script).priced();
+            let setup = doors.0.iter().fold(setup, Setup::door);
+            if !dies_at(commits + 1, fault, &setup, &doors, &request).await {
+                break;
+            }
+            commits += 1;
+        }
+        assert!(commits > 5, "only {commits} commits");
+    }
+}
+
+#[tokio::test]
+async fn a_parallel_swarm_survives_a_death_at_every_commit() {
+    dies_everywhere(worker, create("work", 2)).await;
+}
+
+#[tokio::test]
+async fn a_tree_survives_a_death_at_every_commit() {
+    let mut request = create("root", 1);
+    request.strategy = Strategy::Tree;
+    dies_everywhere(root, request).await;
+}
+
+#[tokio::test]
+async fn a_pipeline_with_retries_survives_a_death_at_every_commit() {
+    let mut request = create("go", 1);
+    request.strategy = Strategy::Pipeline;
+    request.parts = vec!["one".to_owned(), "flaky".to_owned()];
+    dies_everywhere(worker, request).await;
+}
+
+#[tokio::test]
+async fn a_planned_swarm_survives_a_death_at_every_commit() {
+    fn script(request: &LlmRequest) -> ScriptedReply {
+        if task_of(request).contains("Answer with JSON only") {
+            return ScriptedReply::text("{\"parts\": [\"flaky\", \"y\"]}");
+        }
+        worker(request)
+    }
+    let mut request = create("sum", 2);
+    request.strategy = Strategy::MapReduce;
+    dies_everywhere(script, request).await;
+}
+
+/// An engine that dies while its one agent is in the middle of a `once` tool; the next one.
+async fn in_doubt(paused: bool) -> (Engine, Arc<Door>) {
+    let door = Door::new("once", SideEffect::Once);
+    door.close();
+    let script = |request: &LlmRequest| match turn(request) {
+        0 => ScriptedReply::tool_call("once", json!({})),
+        _ => ScriptedReply::text(results(request)[0].1.clone()),
+    };
+    let setup = Setup::new(script).door(&door);
+    let inner = Arc::clone(&setup.store);
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&inner)));
+    let left = Arc::downgrade(&faulty);
+    let engine = setup.clone().on(faulty).start().await;
+    let mut request = create("go", 1);
+    request.id = Some(SWARM);
+    engine.create_swarm(request).await.unwrap();
+    door.wait_for_calls(1).await;
+    if paused {
+        engine.pause_swarm(SWARM).await.unwrap();
+    }
+    drop(engine);
+    gone(&left).await;
+    door.open();
+    (setup.start().await, door)
+}
+
+#[tokio::test]
+async fn a_call_in_doubt_blocks_its_task_until_someone_decides() {
+    for (resolution, told, calls) in [
+        (Resolution::Retry, "done", 2),
+        (Resolution::Skip, "The outcome of this call is unknown", 1),
+        (
+            Resolution::Result {
+                text: "42".to_owned(),
+            },
+            "42",
+            1,
+        ),
+    ] {
+        let (engine, door) = in_doubt(false).await;
+        assert_eq!(
+            engine.task(SWARM, "work/1").await.status,
+            TaskStatus::Blocked
+        );
+        let agent = engine.agent(SWARM).await;
+        let err = engine.resume_agent(agent.id).await.unwrap_err();
+        assert_eq!(err.kind(), dash::ErrorKind::Conflict);
+        let step = open_doubts(&engine).await.remove(0);
+        engine
+            .resolve_step(agent.id, step.key, resolution.clone())
+            .await
+            .unwrap();
+        let err = engine
+            .resolve_step(agent.id, step.key, resolution)
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            err.kind(),
+            dash::ErrorKind::Conflict | dash::ErrorKind::NotFound
+        ));
+        let swarm = engine.finish(SWARM).await;
+        assert!(
+            swarm.result.as_ref().unwrap().starts_with(told),
+            "{swarm:?}"
+        );
+        assert_eq!(door.calls().len(), calls);
+        audit(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_swarm_with_a_call_in_doubt_can_be_resumed() {
+    let (engine, _door) = in_doubt(true).await;
+    let swarm = engine.resume_swarm(SWARM).await.unwrap();
+    assert_eq!(swarm.status, SwarmStatus::Active);
+    let agent = engine.agent(SWARM).await;
+    let reason = agent.pause_reason.unwrap();
+    assert!(reason.contains("is unknown"), "{reason}");
+    let step = open_doubts(&engine).await.remove(0);
+    engine
+        .resolve_step(agent.id, step.key, Resolution::Skip)
+        .await
+        .unwrap();
+    assert_eq!(engine.finish(SWARM).await.status, SwarmStatus::Completed);
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn a_call_in_doubt_that_is_resolved_in_a_paused_swarm_waits_for_the_swarm() {
+    let (engine, _door) = in_doubt(true).await;
+    let agent = engine.agent(SWARM).await;
+    let step = open_doubts(&engine).await.remove(0);
+    engine
+        .resolve_step(agent.id, step.key, Resolution::Skip)
+        .await
+        .unwrap();
+    assert_eq!(
+        engine.agent(SWARM).await.status,
+        dash::model::AgentStatus::Paused
+    );
+    engine.resume_swarm(SWARM).await.unwrap();
+    assert_eq!(engine.finish(SWARM).await.status, SwarmStatus::Completed);
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_dropped_costs_its_agents_no_retry() {
+    for committing in [false, true] {
+        let setup = Setup::new(|_| ScriptedReply::text("end"));
+        setup.desk.hold_after(0);
+        let inner = Arc::clone(&setup.store);
+        let faulty = Arc::new(FaultyStore::new(inner));
+        let left = Arc::downgrade(&faulty);
+        let engine = setup.clone().on(faulty.clone()).start().await;
+        let mut request = create("go", 3);
+        request.id = Some(SWARM);
+        engine.create_swarm(request).await.unwrap();
+        engine.desk.wait_for_calls(3).await;
+        if committing {
+            // The engine is dropped while it writes: what its agents still say waits in its queue.
+            faulty.hold();
+            tokio::select! {
+                _ = engine.pause_swarm(SWARM) => panic!("its commit is held"),
+                () = faulty.wait_for_held(1) => {}
+            }
+        }
+        drop(engine);
+        setup.desk.wait_for_dropped(3).await;
+        faulty.release();
+        drop(faulty);
+        gone(&left).await;
+        setup.desk.release();
+        let engine = setup.start().await;
+        engine.resume_swarm(SWARM).await.unwrap();
+        let swarm = engine.finish(SWARM).await;
+        assert_eq!((swarm.status, swarm.error), (SwarmStatus::Completed, None));
+        for agent in engine.agents(SWARM).await {
+            assert_eq!((agent.attempt, agent.retry_count), (0, 0));
+        }
+        audit(&engine).await;
+    }
+}
