@@ -1,6 +1,8 @@
 //! The engine through its public API. One module per topic.
 
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod recovery;
