@@ -1,6 +1,7 @@
 //! Tests of the whole through public APIs, as one binary. One module per topic.
 #![cfg(test)]
 
+mod budgets;
 mod crash;
 mod crash_audit;
 mod crash_child;

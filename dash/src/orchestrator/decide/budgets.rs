@@ -376,13 +376,25 @@ impl Decision<'_> {
             _ => budget.entity_id.parse().ok(),
         };
         let Some(agent) = agent else { return };
-        let may_pause = self
-            .agent(agent)
-            .is_ok_and(|a| a.status.can_become(AgentStatus::Paused));
         match action {
             ThresholdAction::Kill => self.fail_agent_and_stop(agent, reason),
-            ThresholdAction::Pause if may_pause => drop(self.pause_agent(agent, reason)),
-            ThresholdAction::Pause | ThresholdAction::Notify | ThresholdAction::None => {}
+            ThresholdAction::Pause => self.pause_with_children(agent, reason),
+            ThresholdAction::Notify | ThresholdAction::None => {}
+        }
+    }
+
+    /// Pauses an agent and all below it, as far as they are at work.
+    fn pause_with_children(&mut self, id: AgentId, reason: &str) {
+        let Ok(agent) = self.agent(id) else { return };
+        let (swarm, status) = (agent.swarm_id, agent.status);
+        if status.can_become(AgentStatus::Paused) {
+            // Just checked, so it cannot fail.
+            drop(self.pause_agent(id, reason));
+        }
+        for other in self.agents_of(swarm) {
+            if self.agent(other).is_ok_and(|a| a.parent_id == Some(id)) {
+                self.pause_with_children(other, reason);
+            }
         }
     }
 
