@@ -34,13 +34,14 @@ use crate::env::Clock;
 use crate::error::Result;
 use crate::event::DeltaKind;
 use crate::ids::{AgentId, SwarmId};
-use crate::llm::{Billing, LlmProvider, Model};
+use crate::llm::{Billing, LlmProvider, Model, ToolSpec};
 use crate::model::{Amount, Message, Progress, SideEffect, StepKey, SwarmConfig};
 use crate::tool::{Fence, Tool};
 
 mod engine_tools;
 pub mod local;
 mod run;
+mod task;
 
 pub use local::LocalSpawner;
 
@@ -75,6 +76,8 @@ pub struct SpawnRequest {
     pub tools: Arc<[Arc<dyn Tool>]>,
     /// The engine's own tools on offer.
     pub engine_tools: Vec<EngineTool>,
+    /// All these tools as a model sees them. Agents of a swarm share them.
+    pub specs: Arc<[ToolSpec]>,
     /// The directories its tools may reach.
     pub fence: Arc<Fence>,
     /// Limits of its steps.

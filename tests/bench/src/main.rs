@@ -49,6 +49,12 @@ enum Scenario {
     Fsync,
     /// Agents against a model server: one JSON line for comparison with other engines.
     Swarm,
+    /// The yardstick of `idle`.
+    #[value(hide = true)]
+    Bare,
+    /// One run of `idle`.
+    #[value(hide = true)]
+    Parked,
 }
 
 /// Measures the engine beside what the machine allows.
@@ -124,8 +130,11 @@ fn main() -> Result<()> {
         .worker_threads(options.threads)
         .enable_all()
         .build()?;
-    if options.scenario == Scenario::Swarm {
-        return runtime.block_on(swarm::run(&options));
+    match options.scenario {
+        Scenario::Bare => return runtime.block_on(idle::print_bare(&options)),
+        Scenario::Parked => return runtime.block_on(idle::print_parked(&options)),
+        Scenario::Swarm => return runtime.block_on(swarm::run(&options)),
+        _ => {}
     }
     let mut runs = Vec::with_capacity(options.runs);
     for _ in 0..options.runs.max(1) {
@@ -143,10 +152,10 @@ async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
         Scenario::Step => step::one(options, dir).await,
         Scenario::Steps => step::many(options, dir).await,
         Scenario::Fanout => fanout::run(options, dir).await,
-        Scenario::Idle => idle::run(options, dir).await,
+        Scenario::Idle => idle::run(options, dir),
         Scenario::Restart => restart::run(options, dir).await,
         Scenario::Storage => storage::run(options, dir).await,
         Scenario::Fsync => step::disk(options, dir).await,
-        Scenario::Swarm => Ok(Vec::new()),
+        Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),
     }
 }

@@ -128,22 +128,25 @@ impl Line {
     }
 
     fn json(&self, scenario: &str, runs: usize) -> Value {
-        let mut out = json!({
-            "bench": scenario, "figure": self.first.name, "unit": self.first.unit, "runs": runs,
-            "value": self.value.json(),
-        });
+        let mut out = serde_json::Map::new();
+        let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
+        put("bench", json!(scenario));
+        put("figure", json!(self.first.name));
+        put("unit", json!(self.first.unit));
+        put("runs", json!(runs));
+        put("value", self.value.json());
         if let (Some((what, _)), Some(yardstick), Some(ratio)) =
             (self.first.yardstick, self.yardstick, self.ratio)
         {
-            out["yardstick"] = yardstick.json();
-            out["yardstick"]["what"] = json!(what);
-            out["ratio"] = ratio.json();
+            put("beside", json!(what));
+            put("yardstick", yardstick.json());
+            put("ratio", ratio.json());
         }
         if let Some((target, met)) = self.verdict() {
-            out["target"] = json!(target);
-            out["met"] = json!(met);
+            put("target", json!(target));
+            put("met", json!(met));
         }
-        out
+        Value::Object(out)
     }
 }
 

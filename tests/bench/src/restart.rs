@@ -230,23 +230,7 @@ fn add_agent(changes: &mut Changeset, number: u32) {
         completed_at: None,
         version: 1,
     }));
-    let mut head = None;
-    for place in 0..ENTRIES {
-        let entry_id = EntryId::from_u128(id(6, number * ENTRIES + place));
-        let text = format!("message {place} of agent {number}, which is not long");
-        let message = Message::user(text, MessageOrigin::Task);
-        changes.entries.push(Entry {
-            id: entry_id,
-            agent_id,
-            parent_id: head,
-            step: None,
-            body: EntryBody::Message {
-                message: Arc::new(message),
-            },
-            at: AT,
-        });
-        head = Some(entry_id);
-    }
+    let head = add_conversation(changes, agent_id, number);
     changes.steps.push(Step {
         agent_id,
         key: StepKey::Tool { turn: 1, index: 0 },
@@ -290,6 +274,28 @@ fn add_agent(changes: &mut Changeset, number: u32) {
         completed_at: None,
         version: 1,
     }));
+}
+
+/// A short conversation; returns its last entry.
+fn add_conversation(changes: &mut Changeset, agent_id: AgentId, number: u32) -> Option<EntryId> {
+    let mut head = None;
+    for place in 0..ENTRIES {
+        let entry_id = EntryId::from_u128(id(6, number * ENTRIES + place));
+        let text = format!("message {place} of agent {number}, which is not long");
+        let message = Message::user(text, MessageOrigin::Task);
+        changes.entries.push(Entry {
+            id: entry_id,
+            agent_id,
+            parent_id: head,
+            step: None,
+            body: EntryBody::Message {
+                message: Arc::new(message),
+            },
+            at: AT,
+        });
+        head = Some(entry_id);
+    }
+    head
 }
 
 fn event(number: u32, agents: u32) -> NewEvent {

@@ -1,5 +1,5 @@
-//! The rows that every step writes: reservations, entries, steps and events. Each list prepares its
-//! statement once.
+//! The rows that every step writes: agents, reservations, entries, steps and events. Each list
+//! prepares its statement once.
 
 use rusqlite::{Connection, Statement, params};
 
@@ -7,11 +7,144 @@ use super::blob::{self, Place};
 use super::chain;
 use super::fault::Fault;
 use super::rows::shorten;
-use super::versioned::{inserted, signed};
-use super::write::{State, Write, agent_number, key_parts, swarm_number, type_number};
+use super::versioned::{inserted, signed, updated};
+use super::write::{
+    State, Write, agent_number, key_parts, known_agent_number, swarm_number, type_number,
+};
 use crate::event::{Event, EventSource, NewEvent};
 use crate::model::budget::ReservationState;
-use crate::model::{Entry, Reservation, Step, StepState};
+use crate::model::{Agent, Entry, Reservation, Step, StepState, Version};
+use crate::store::RowWrite;
+
+pub(super) fn agents(conn: &Connection, state: &mut State, writes: &[RowWrite<Agent>]) -> Write {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let mut update = conn.prepare_cached(UPDATE_AGENT)?;
+    for write in writes {
+        let row = &write.row;
+        let Some(expected) = write.expected else {
+            insert_agent(conn, row)?;
+            continue;
+        };
+        let num = known_agent_number(conn, state, row.id)?;
+        if !update_agent(&mut update, num, row, expected)? {
+            let mut moved = conn.prepare_cached(MOVE_AGENT)?;
+            let result = moved.execute(params![
+                num,
+                signed(expected)?,
+                row.status.as_str(),
+                row.task_id.map(|id| id.to_string()),
+            ]);
+            updated(result, "agent", &row.id)?;
+            update_agent(&mut update, num, row, expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes all that an index or a foreign key does not concern: by far the most common update. One
+/// that touched those columns too would check the key, move the row's place in the index and keep
+/// a copy of the pages, whether or not they changed.
+const UPDATE_AGENT: &str = "UPDATE agents SET name = ?3, model = ?6, head = ?7, turns = ?8, \
+     tool_calls = ?9, progress_current = ?10, progress_total = ?11, input_tokens = ?12, \
+     output_tokens = ?13, cache_read_tokens = ?14, cache_write_tokens = ?15, \
+     reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, result = ?19, error = ?20, \
+     retry_count = ?21, max_retries = ?22, attempt = ?23, attempt_turns = ?24, retry_at = ?25, \
+     updated_at = ?26, started_at = ?27, completed_at = ?28, version = ?29 \
+     WHERE num = ?1 AND version = ?2 AND status = ?4 AND task_id IS ?5";
+
+/// Brings the columns that [`UPDATE_AGENT`] leaves alone up to date, so that it finds the row.
+const MOVE_AGENT: &str =
+    "UPDATE agents SET status = ?3, task_id = ?4 WHERE num = ?1 AND version = ?2";
+
+fn insert_agent(conn: &Connection, row: &Agent) -> Write {
+    let mut statement = conn.prepare_cached(
+        "INSERT INTO agents (id, name, status, swarm_id, parent_id, depth, task_id, model, head, \
+         turns, tool_calls, progress_current, progress_total, input_tokens, output_tokens, \
+         cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanos, pause_reason, \
+         result, error, retry_count, max_retries, attempt, attempt_turns, retry_at, created_at, \
+         updated_at, started_at, completed_at, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
+         ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
+         ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
+    )?;
+    let result = statement.execute(params![
+        row.id.to_string(),
+        row.name,
+        row.status.as_str(),
+        row.swarm_id.to_string(),
+        row.parent_id.map(|id| id.to_string()),
+        row.depth,
+        row.task_id.map(|id| id.to_string()),
+        row.model,
+        row.head.map(|id| id.as_u128().to_be_bytes()),
+        row.turns,
+        row.tool_calls,
+        row.progress.current,
+        row.progress.total,
+        signed(row.usage.input)?,
+        signed(row.usage.output)?,
+        signed(row.usage.cache_read)?,
+        signed(row.usage.cache_write)?,
+        signed(row.usage.reasoning)?,
+        row.cost.0,
+        row.pause_reason,
+        row.result,
+        row.error,
+        row.retry_count,
+        row.max_retries,
+        row.attempt,
+        row.attempt_turns,
+        row.retry_at.map(|at| at.0),
+        row.created_at.0,
+        row.updated_at.0,
+        row.started_at.map(|at| at.0),
+        row.completed_at.map(|at| at.0),
+        signed(row.version)?,
+    ]);
+    inserted(result, "agent", &row.id)
+}
+
+/// False if there is no such row at this version, with this status and task.
+fn update_agent(
+    statement: &mut Statement<'_>,
+    num: Option<i64>,
+    row: &Agent,
+    expected: Version,
+) -> Result<bool, Fault> {
+    let changed = statement.execute(params![
+        num,
+        signed(expected)?,
+        row.name,
+        row.status.as_str(),
+        row.task_id.map(|id| id.to_string()),
+        row.model,
+        row.head.map(|id| id.as_u128().to_be_bytes()),
+        row.turns,
+        row.tool_calls,
+        row.progress.current,
+        row.progress.total,
+        signed(row.usage.input)?,
+        signed(row.usage.output)?,
+        signed(row.usage.cache_read)?,
+        signed(row.usage.cache_write)?,
+        signed(row.usage.reasoning)?,
+        row.cost.0,
+        row.pause_reason,
+        row.result,
+        row.error,
+        row.retry_count,
+        row.max_retries,
+        row.attempt,
+        row.attempt_turns,
+        row.retry_at.map(|at| at.0),
+        row.updated_at.0,
+        row.started_at.map(|at| at.0),
+        row.completed_at.map(|at| at.0),
+        signed(row.version)?,
+    ])?;
+    Ok(changed == 1)
+}
 
 pub(super) fn reservations(conn: &Connection, state: &mut State, rows: &[Reservation]) -> Write {
     if rows.is_empty() {

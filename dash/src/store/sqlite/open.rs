@@ -40,9 +40,9 @@ const PRAGMAS: [(&str, &str); 6] = [
 
 /// The same for the writer. It makes all checkpoints itself.
 const WRITER_PRAGMAS: [(&str, &str); 5] = [
-    // 16 MiB. With SQLite's 2, the transactions of some hundred agents spill their pages into the
+    // 8 MiB. With SQLite's 2, the transactions of some hundred agents spill their pages into the
     // log halfway and read them back.
-    ("cache_size", "-16384"),
+    ("cache_size", "-8192"),
     ("journal_mode", "wal"),
     ("synchronous", "2"),
     ("wal_autocheckpoint", "0"),

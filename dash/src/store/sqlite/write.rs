@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::chain::Link;
 use super::fault::Fault;
 use super::journal;
-use super::versioned::{agents, budget, project, swarm, task};
+use super::versioned::{budget, project, swarm, task};
 use crate::ids::{AgentId, SwarmId};
 use crate::model::{StepKey, StepKind, Ticket};
 use crate::store::{Changeset, Committed};
@@ -65,7 +65,7 @@ pub(super) fn apply(
     for row in &changeset.tasks {
         task(conn, row)?;
     }
-    agents(conn, state, &changeset.agents)?;
+    journal::agents(conn, state, &changeset.agents)?;
     journal::reservations(conn, state, &changeset.reservations)?;
     journal::entries(conn, state, &changeset.entries)?;
     journal::steps(conn, state, &changeset.steps)?;
