@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dash::api::CreateSwarm;
 use dash::llm::Model;
-use dash::llm::http::OpenAiProvider;
+use dash::llm::http::{HttpOptions, OpenAiProvider};
 use dash::model::{Agent, AgentStatus};
 use dash::store::{AgentFilter, Page, SqliteStore};
 use dash::{Orchestrator, ids::SwarmId};
@@ -29,8 +29,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         .unwrap_or_else(|| dir.path().join("dash.db"));
     let model = |latency, itd| format!("mock-k{k}-t{}-l{latency}-d{itd}", options.tokens);
     let (main, warm) = (model(options.latency, options.itd), model(0, 0));
+    // As with a server elsewhere; the kit's other runners do so too.
+    let http = HttpOptions {
+        reuse_loopback: true,
+        ..HttpOptions::default()
+    };
     let provider = OpenAiProvider::builder(&options.base)
         .id(PROVIDER)
+        .http_options(http)
         .build()?;
     let store = Arc::new(SqliteStore::open(&path).await?);
     let provider = Arc::new(provider);

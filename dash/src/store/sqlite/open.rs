@@ -175,6 +175,8 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, Fault> {
 fn prepare(conn: &Connection) -> Result<(), Fault> {
     // Only the writer checkpoints, and only when it says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Without it SQLite plans a statement anew whenever the value of its LIMIT is bound.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     set(conn, &PRAGMAS)
 }
