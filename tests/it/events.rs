@@ -43,11 +43,17 @@ async fn a_follower_from_the_start_sees_every_event_once_while_they_happen() {
     let seqs: Vec<u64> = live.iter().map(|e| e.seq).collect();
     assert_eq!(seqs, (1..=live.len() as u64).collect::<Vec<_>>());
     let mut late = engine.subscribe(EventFilter::default(), 0);
-    assert_eq!(read_all(&mut late).await, live, "stored ones read as the live ones did");
+    assert_eq!(
+        read_all(&mut late).await,
+        live,
+        "stored ones read as the live ones did"
+    );
     let half = live.len() as u64 / 2;
     let mut back = engine.subscribe(EventFilter::default(), half);
     assert_eq!(read_all(&mut back).await[0].seq, half + 1);
-    within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
+    within("the end", engine.wait_swarm(swarm.id))
+        .await
+        .unwrap();
     audit(&engine).await;
 }
 
@@ -60,10 +66,14 @@ async fn a_reader_that_falls_far_behind_misses_nothing() {
     // It has caught up with what is stored, so that what follows must come live.
     let first = engine.create_swarm(create("first", 1)).await.unwrap();
     read_all(&mut slow).await;
-    within("the end", engine.wait_swarm(first.id)).await.unwrap();
+    within("the end", engine.wait_swarm(first.id))
+        .await
+        .unwrap();
     for _ in 0..5 {
         let swarm = engine.create_swarm(create("go", 5)).await.unwrap();
-        within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
+        within("the end", engine.wait_swarm(swarm.id))
+            .await
+            .unwrap();
     }
     let head = engine.head_seq().await.unwrap();
     let mut seen = Vec::new();
@@ -98,11 +108,16 @@ async fn a_filter_lets_only_what_it_names_through() {
 async fn a_stream_ends_with_its_engine() {
     let engine = talkative().start().await;
     let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
-    within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
+    within("the end", engine.wait_swarm(swarm.id))
+        .await
+        .unwrap();
     let head = engine.head_seq().await.unwrap();
     let mut events = engine.subscribe(EventFilter::default(), head - 1);
     assert!(within("the last", events.next()).await.unwrap().is_some());
-    engine.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
+    engine
+        .shutdown(std::time::Duration::from_secs(5))
+        .await
+        .unwrap();
     assert!(within("the end", events.next()).await.unwrap().is_none());
 }
 
@@ -125,23 +140,35 @@ impl Write for Kept {
 async fn json_lines_hold_every_event() {
     let kept = Kept::default();
     let sink = Arc::new(JsonLinesSink::new(kept.clone()).unwrap());
-    let engine = talkative().sink(Arc::clone(&sink) as Arc<dyn dash::sink::EventSink>).start().await;
+    let engine = talkative()
+        .sink(Arc::clone(&sink) as Arc<dyn dash::sink::EventSink>)
+        .start()
+        .await;
     let swarm = engine.create_swarm(create("go", 3)).await.unwrap();
-    within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
+    within("the end", engine.wait_swarm(swarm.id))
+        .await
+        .unwrap();
     let head = engine.head_seq().await.unwrap();
-    engine.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
+    engine
+        .shutdown(std::time::Duration::from_secs(5))
+        .await
+        .unwrap();
     sink.close();
     sink.emit(&[]);
     let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
-    let events: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let events: Vec<Event> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let seqs: Vec<u64> = events.iter().map(|e| e.seq).collect();
     assert_eq!(seqs, (1..=head).collect::<Vec<_>>());
 }
 
 /// A value for every field of a payload's schema, so that its wire form can be pinned.
 fn sample(schema: &serde_json::Value, root: &serde_json::Value) -> serde_json::Value {
-    if let Some(name) = schema["$ref"].as_str() {
-        return sample(&root[name.trim_start_matches("#/").replace('/', "\u{0}").split('\u{0}').next().unwrap()][name.rsplit('/').next().unwrap()], root);
+    if let Some(path) = schema["$ref"].as_str() {
+        let target = root.pointer(path.trim_start_matches('#')).unwrap();
+        return sample(target, root);
     }
     if let Some(first) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
         return sample(&first[0], root);
@@ -152,7 +179,9 @@ fn sample(schema: &serde_json::Value, root: &serde_json::Value) -> serde_json::V
     if let Some(values) = schema["enum"].as_array() {
         return values[0].clone();
     }
-    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+    let kind = schema["type"]
+        .as_str()
+        .or_else(|| schema["type"][0].as_str());
     match (kind, schema["pattern"].as_str()) {
         (Some("string"), Some(pattern)) if pattern.contains("HJKMNP") => {
             json!("01ARZ3NDEKTSV4RRFFQ69G5FAV")
@@ -164,7 +193,9 @@ fn sample(schema: &serde_json::Value, root: &serde_json::Value) -> serde_json::V
         (Some("boolean"), _) => json!(true),
         (Some("object"), _) => {
             let fields = schema["properties"].as_object().into_iter().flatten();
-            fields.map(|(name, field)| (name.clone(), sample(field, root))).collect()
+            fields
+                .map(|(name, field)| (name.clone(), sample(field, root)))
+                .collect()
         }
         other => panic!("no sample for {other:?}: {schema}"),
     }
@@ -173,7 +204,10 @@ fn sample(schema: &serde_json::Value, root: &serde_json::Value) -> serde_json::V
 /// The wire form of every event, pinned: an accidental change is a red diff here.
 /// `DASH_UPDATE_WIRE=1` writes the file anew.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the one switch of this test is a variable")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one switch of this test is a variable"
+)]
 fn the_wire_form_of_every_event_is_pinned() {
     let mut forms = BTreeMap::new();
     for (name, schema) in EventKind::schemas() {

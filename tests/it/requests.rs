@@ -1,8 +1,8 @@
 //! Bad requests: each gets its kind and field, and leaves no trace. And lists, page by page.
 
 use dash::api::{
-    BudgetOwner, BudgetRequest, CreateSwarm, CreateTask, NAME_MAX, Resolution, SpawnAgent, TEXT_MAX,
-    TaskSpec,
+    BudgetOwner, BudgetRequest, CreateSwarm, CreateTask, NAME_MAX, Resolution, SpawnAgent,
+    TEXT_MAX, TaskSpec,
 };
 use dash::ids::{AgentId, SwarmId, TaskId};
 use dash::llm::ScriptedReply;
@@ -52,11 +52,17 @@ fn bad_swarms() -> Vec<(&'static str, CreateSwarm)> {
         ("project", with(|r| r.project = Some(String::new()))),
         ("initialAgents", with(|r| r.initial_agents = 0)),
         ("initialAgents", with(|r| r.initial_agents = 101)),
-        ("config.model", with(|r| r.config.model = "gpt-0".to_owned())),
+        (
+            "config.model",
+            with(|r| r.config.model = "gpt-0".to_owned()),
+        ),
         ("config.timeoutMs", with(|r| r.config.timeout_ms = 0)),
         ("config.maxRetries", with(|r| r.config.max_retries = 11)),
         ("config.maxTurns", with(|r| r.config.max_turns = 0)),
-        ("config.tools", with(|r| r.config.tools = Some(vec!["fly".to_owned()]))),
+        (
+            "config.tools",
+            with(|r| r.config.tools = Some(vec!["fly".to_owned()])),
+        ),
         (
             "config.failurePolicy",
             with(|r| r.config.failure_policy = FailurePolicy::Quorum(0)),
@@ -78,7 +84,10 @@ fn bad_swarms() -> Vec<(&'static str, CreateSwarm)> {
                 r.budget.as_mut().unwrap().thresholds.warning = 95;
             }),
         ),
-        ("parts[1]", with(|r| r.parts = vec!["a".to_owned(), String::new()])),
+        (
+            "parts[1]",
+            with(|r| r.parts = vec!["a".to_owned(), String::new()]),
+        ),
         ("tasks", with(|r| r.tasks = vec![spec("a", &[])])),
         ("tasks", dag(Vec::new())),
         ("tasks", dag(vec![spec("a", &["b"]), spec("b", &["a"])])),
@@ -98,18 +107,26 @@ async fn a_bad_swarm_is_refused_by_field_and_leaves_no_trace() {
         assert_eq!(err.field(), Some(field), "{err}");
     }
     assert_eq!(engine.head_seq().await.unwrap(), head);
-    let swarms = engine.list_swarms(&dash::store::SwarmFilter::default(), Page::first(10));
-    assert_eq!(swarms.await.unwrap().items, []);
+    let filter = dash::store::SwarmFilter::default();
+    let swarms = engine.list_swarms(&filter, Page::first(10)).await.unwrap();
+    assert_eq!(swarms.items, []);
 }
 
 #[tokio::test]
 async fn an_unknown_strategy_or_amount_is_refused_where_it_is_read() {
     let err = "swirl".parse::<Strategy>().unwrap_err();
-    assert_eq!((err.kind(), err.field()), (ErrorKind::Invalid, Some("strategy")));
+    assert_eq!(
+        (err.kind(), err.field()),
+        (ErrorKind::Invalid, Some("strategy"))
+    );
     let json = r#"{"name":"n","task":"t","strategy":"swirl"}"#;
     assert!(serde_json::from_str::<CreateSwarm>(json).is_err());
     for text in ["-", "1e9", "0.0000000001", "99999999999"] {
-        assert_eq!(text.parse::<NanoUsd>().unwrap_err().field(), Some("amount"), "{text}");
+        assert_eq!(
+            text.parse::<NanoUsd>().unwrap_err().field(),
+            Some("amount"),
+            "{text}"
+        );
     }
 }
 
@@ -117,8 +134,13 @@ async fn an_unknown_strategy_or_amount_is_refused_where_it_is_read() {
 async fn an_id_that_is_taken_is_a_conflict_even_after_its_swarm_has_ended() {
     let engine = done().start().await;
     let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
-    within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
-    let again = engine.create_swarm(with(|r| r.id = Some(swarm.id))).await.unwrap_err();
+    within("the end", engine.wait_swarm(swarm.id))
+        .await
+        .unwrap();
+    let again = engine
+        .create_swarm(with(|r| r.id = Some(swarm.id)))
+        .await
+        .unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Conflict);
     audit(&engine).await;
 }
@@ -165,7 +187,11 @@ async fn every_verb_on_an_unknown_id_is_not_found_and_leaves_no_trace() {
         kind(engine.cancel_task(task).await),
         kind(engine.get_budget(BudgetOwner::Swarm(swarm)).await),
         kind(engine.get_budget(BudgetOwner::Agent(agent)).await),
-        kind(engine.get_budget(BudgetOwner::Project("ghost".to_owned())).await),
+        kind(
+            engine
+                .get_budget(BudgetOwner::Project("ghost".to_owned()))
+                .await,
+        ),
         kind(engine.allocate(BudgetOwner::Task(task), Some(1)).await),
     ];
     assert_eq!(kinds, [ErrorKind::NotFound; 26]);
@@ -174,11 +200,22 @@ async fn every_verb_on_an_unknown_id_is_not_found_and_leaves_no_trace() {
 
 #[tokio::test]
 async fn requests_on_a_living_swarm_are_checked_too() {
-    let engine = Setup::new(|_| ScriptedReply::text("x").hanging()).start().await;
+    let engine = Setup::new(|_| ScriptedReply::text("x").hanging())
+        .start()
+        .await;
     let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
-    let page = Page::first(10);
-    let task = engine.list_tasks(&TaskFilter::default(), page).await.unwrap().items.remove(0);
-    let agent = engine.list_agents(&AgentFilter::default(), page).await.unwrap().items.remove(0);
+    let task = engine
+        .list_tasks(&TaskFilter::default(), Page::first(10))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    let agent = engine
+        .list_agents(&AgentFilter::default(), Page::first(10))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
     let new = |key: &str, depends_on: Vec<TaskId>| CreateTask {
         swarm_id: swarm.id,
         key: key.to_owned(),
@@ -193,18 +230,43 @@ async fn requests_on_a_living_swarm_are_checked_too() {
         engine.steer(agent.id, " ").await.unwrap_err(),
         engine.create_task(new("", Vec::new())).await.unwrap_err(),
         engine.create_task(new("k", vec![ghost])).await.unwrap_err(),
-        engine.spawn_agent(SpawnAgent::new(swarm.id, "", "t")).await.unwrap_err(),
-        engine.spawn_agent(SpawnAgent::new(swarm.id, "n", "")).await.unwrap_err(),
-        engine.allocate(BudgetOwner::Swarm(swarm.id), Some(-1)).await.unwrap_err(),
+        engine
+            .spawn_agent(SpawnAgent::new(swarm.id, "", "t"))
+            .await
+            .unwrap_err(),
+        engine
+            .spawn_agent(SpawnAgent::new(swarm.id, "n", ""))
+            .await
+            .unwrap_err(),
+        engine
+            .allocate(BudgetOwner::Swarm(swarm.id), Some(-1))
+            .await
+            .unwrap_err(),
     ];
-    let fields: Vec<&str> = fields.iter().map(|err| err.field().unwrap_or("?")).collect();
-    let expected =
-        ["agents", "agents", "text", "key", "dependsOn", "name", "task", "budget.allocated"];
+    let fields: Vec<&str> = fields
+        .iter()
+        .map(|err| err.field().unwrap_or("?"))
+        .collect();
+    let expected = [
+        "agents",
+        "agents",
+        "text",
+        "key",
+        "dependsOn",
+        "name",
+        "task",
+        "budget.allocated",
+    ];
     assert_eq!(fields, expected);
     let conflicts = [
         kind(engine.create_task(new(&task.key, Vec::new())).await),
         kind(engine.retry_agent(agent.id).await),
-        kind(engine.resume_agent(agent.id).await.and_then(|_| engine_conflict())),
+        kind(
+            engine
+                .resume_agent(agent.id)
+                .await
+                .and_then(|_| engine_conflict()),
+        ),
         kind(engine.complete_task(task.id, "x").await),
         kind(engine.assign_task(task.id, agent.id).await),
     ];
@@ -213,7 +275,11 @@ async fn requests_on_a_living_swarm_are_checked_too() {
     let late = [
         kind(engine.pause_swarm(swarm.id).await),
         kind(engine.scale_swarm(swarm.id, 2).await),
-        kind(engine.spawn_agent(SpawnAgent::new(swarm.id, "n", "t")).await),
+        kind(
+            engine
+                .spawn_agent(SpawnAgent::new(swarm.id, "n", "t"))
+                .await,
+        ),
         kind(engine.create_task(new("k", Vec::new())).await),
         kind(engine.steer(agent.id, "x").await),
         kind(engine.pause_agent(agent.id).await),
@@ -230,13 +296,19 @@ fn engine_conflict() -> Result<(), Error> {
 #[tokio::test]
 async fn more_agents_than_the_settings_allow_are_refused() {
     let mut setup = Setup::new(|_| ScriptedReply::text("x").hanging());
-    (setup.settings.agents_per_swarm_max, setup.settings.agents_total_max) = (2, 3);
+    (
+        setup.settings.agents_per_swarm_max,
+        setup.settings.agents_total_max,
+    ) = (2, 3);
     let engine = setup.start().await;
     let swarm = engine.create_swarm(create("go", 2)).await.unwrap();
     let other = engine.create_swarm(create("go", 2)).await.unwrap_err();
     assert_eq!(other.kind(), ErrorKind::RateLimited);
     assert!(other.to_string().contains("agentsTotalMax"), "{other}");
-    let third = engine.spawn_agent(SpawnAgent::new(swarm.id, "n", "t")).await.unwrap_err();
+    let third = engine
+        .spawn_agent(SpawnAgent::new(swarm.id, "n", "t"))
+        .await
+        .unwrap_err();
     assert_eq!(third.kind(), ErrorKind::RateLimited);
     assert!(third.to_string().contains("agentsPerSwarmMax"), "{third}");
     engine.destroy_swarm(swarm.id).await.unwrap();
@@ -254,7 +326,15 @@ async fn settings_and_components_are_checked_at_the_start() {
     let err = builder().settings(settings).start().await.unwrap_err();
     assert_eq!(err.field(), Some("toolsParallelMax"));
     let orphan = dash::llm::Model::free("m", "nobody");
-    assert_eq!(builder().add_model(orphan).start().await.unwrap_err().field(), Some("model"));
+    assert_eq!(
+        builder()
+            .add_model(orphan)
+            .start()
+            .await
+            .unwrap_err()
+            .field(),
+        Some("model")
+    );
     let engine = builder().start().await.unwrap();
     let err = engine.create_swarm(create("go", 1)).await.unwrap_err();
     assert_eq!(err.field(), Some("config.model"));
@@ -263,10 +343,16 @@ async fn settings_and_components_are_checked_at_the_start() {
 #[tokio::test]
 async fn lists_are_walked_page_by_page() {
     let engine = done().start().await;
-    let request = with(|r| (r.initial_agents, r.parts) = (3, (1..=7).map(|n| n.to_string()).collect()));
+    let request =
+        with(|r| (r.initial_agents, r.parts) = (3, (1..=7).map(|n| n.to_string()).collect()));
     let swarm = engine.create_swarm(request).await.unwrap();
-    within("the end", engine.wait_swarm(swarm.id)).await.unwrap();
-    let filter = AgentFilter { swarm_id: Some(swarm.id), ..AgentFilter::default() };
+    within("the end", engine.wait_swarm(swarm.id))
+        .await
+        .unwrap();
+    let filter = AgentFilter {
+        swarm_id: Some(swarm.id),
+        ..AgentFilter::default()
+    };
     let (mut ids, mut page, mut pages) = (Vec::new(), Page::first(3), 0);
     loop {
         let listed = engine.list_agents(&filter, page).await.unwrap();
@@ -282,6 +368,9 @@ async fn lists_are_walked_page_by_page() {
     assert_eq!(ids, sorted);
     let entries = engine.list_entries(ids[0], 100).await.unwrap();
     assert_eq!(entries.len(), 2, "the task and the answer");
-    let started = EventFilter { types: vec!["agent.started".to_owned()], ..EventFilter::default() };
+    let started = EventFilter {
+        types: vec!["agent.started".to_owned()],
+        ..EventFilter::default()
+    };
     assert_eq!(engine.list_events(&started, 0, 100).await.unwrap().len(), 7);
 }
