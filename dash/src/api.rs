@@ -1,5 +1,4 @@
-//! What callers ask of the orchestrator, as data: shared by the Rust API, the server, the clients
-//! and Python.
+//! What callers ask of the orchestrator, as data.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -72,19 +71,7 @@ impl BudgetRequest {
     /// [`Invalid`](crate::ErrorKind::Invalid) with the field.
     pub fn validate(&self) -> Result<()> {
         check_cap(self.allocated)?;
-        let t = &self.thresholds;
-        for (field, level) in [
-            ("budget.thresholds.warning", t.warning),
-            ("budget.thresholds.critical", t.critical),
-            ("budget.thresholds.hardStop", t.hard_stop),
-        ] {
-            check(field, level.into(), 1, 100)?;
-        }
-        if t.warning > t.critical || t.critical > t.hard_stop {
-            let issue = "levels must not fall from warning to critical to hard stop";
-            return Err(Error::invalid("budget.thresholds", issue));
-        }
-        Ok(())
+        self.thresholds.validate()
     }
 }
 
@@ -415,7 +402,7 @@ impl SwarmOutcome {
             return Ok(self.swarm.result.as_deref().unwrap_or_default());
         }
         let error = self.swarm.error.as_deref().unwrap_or("it was destroyed");
-        let kind = if error.contains(BUDGET_EXCEEDED) {
+        let kind = if error.starts_with(BUDGET_EXCEEDED) {
             ErrorKind::BudgetExceeded
         } else {
             ErrorKind::Conflict
@@ -427,7 +414,7 @@ impl SwarmOutcome {
     }
 }
 
-/// The words every error about an exhausted budget begins with.
+/// The words every error of an agent, task or swarm begins with that an exhausted budget has ended.
 pub const BUDGET_EXCEEDED: &str = "budget exceeded";
 
 /// Who a budget belongs to, as callers name it.

@@ -279,7 +279,9 @@ impl Coordinator {
             Command::CompleteTask { task_id, .. } | Command::CancelTask(task_id) => {
                 self.load_task(*task_id).await
             }
-            Command::Allocate { owner, .. } | Command::BudgetStatus(owner) => match owner {
+            Command::Allocate { owner, .. }
+            | Command::SetThresholds { owner, .. }
+            | Command::BudgetStatus(owner) => match owner {
                 BudgetOwner::Project(name) => self.load_project(name).await,
                 BudgetOwner::Swarm(id) => self.load_swarm(*id).await,
                 BudgetOwner::Agent(id) => self.load_agent(*id).await,

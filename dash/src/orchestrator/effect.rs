@@ -5,7 +5,9 @@ use crate::api::{BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution,
 use crate::env::UnixMillis;
 use crate::ids::{AgentId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
-use crate::model::{Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Usage, Version};
+use crate::model::{
+    Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Thresholds, Usage, Version,
+};
 use crate::spawn::{Advance, AttemptFailure, Delegation, DelegationResult, Grant};
 
 /// Whom an answer goes to; the coordinator keeps the channel behind it.
@@ -43,6 +45,10 @@ pub(crate) enum Command {
     Allocate {
         owner: BudgetOwner,
         allocated: Option<i64>,
+    },
+    SetThresholds {
+        owner: BudgetOwner,
+        thresholds: Thresholds,
     },
     BudgetStatus(BudgetOwner),
     Reconcile {

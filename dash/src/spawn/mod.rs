@@ -18,8 +18,6 @@
 //!   an already granted step produced meanwhile may still be reported, so that it is accounted for.
 //! * `run` returns when the agent has ended or was stopped. Dropping its future must end its
 //!   effects too.
-//!
-//! Proven by `dash::testing::spawner_suite` (feature `test-util`).
 
 use std::fmt;
 use std::sync::Arc;

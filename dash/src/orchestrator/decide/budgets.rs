@@ -2,7 +2,7 @@
 
 use super::super::effect::Reply;
 use super::Decision;
-use crate::api::{BUDGET_EXCEEDED, BudgetOwner, BudgetStatus, check_cap};
+use crate::api::{BUDGET_EXCEEDED, BudgetOwner, BudgetStatus, NAME_MAX, check_cap, check_text};
 use crate::event::{
     BudgetAllocated, BudgetExceeded, BudgetOverrun, BudgetReconciled, BudgetThreshold, EventSource,
 };
@@ -11,7 +11,7 @@ use crate::model::budget::{ReservationState, ThresholdAction};
 use crate::model::pricing::ModelPrice;
 use crate::model::{
     AgentStatus, Amount, Budget, BudgetScope, Currency, NanoUsd, Reservation, StepKey, SwarmStatus,
-    TaskStatus, Usage,
+    TaskStatus, Thresholds, Usage,
 };
 use crate::policy::reserve::{self, Ask, Verdict};
 use crate::spawn::ModelIntent;
@@ -462,15 +462,49 @@ impl Decision<'_> {
         })
     }
 
+    /// A budget about to be set: a project that is not there yet is made.
+    fn budget_to_set(&mut self, owner: &BudgetOwner) -> Result<BudgetId> {
+        match owner {
+            BudgetOwner::Project(name) => {
+                check_text("project", name, NAME_MAX)?;
+                Ok(self.project(name).1)
+            }
+            BudgetOwner::Swarm(_) | BudgetOwner::Agent(_) | BudgetOwner::Task(_) => {
+                self.budget_id_of(owner)
+            }
+        }
+    }
+
+    pub(super) fn set_thresholds(
+        &mut self,
+        owner: &BudgetOwner,
+        thresholds: Thresholds,
+    ) -> Result<Reply> {
+        thresholds.validate()?;
+        let id = self.budget_to_set(owner)?;
+        if let Some(b) = self.state.budgets.edit(id, self.now) {
+            b.thresholds = thresholds;
+        }
+        self.after_charge(id);
+        self.budget_reply(id)
+    }
+
+    fn budget_reply(&self, id: BudgetId) -> Result<Reply> {
+        match self.state.budgets.get(id) {
+            Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
+            None => Err(Error::not_found("budget", id)),
+        }
+    }
+
     pub(super) fn allocate(
         &mut self,
         owner: &BudgetOwner,
         allocated: Option<i64>,
     ) -> Result<Reply> {
-        let id = self.budget_id_of(owner)?;
         if let Some(cap) = allocated {
             check_cap(cap)?;
         }
+        let id = self.budget_to_set(owner)?;
         let Some(b) = self.state.budgets.get(id) else {
             return Err(Error::not_found("budget", id));
         };
@@ -503,10 +537,7 @@ impl Decision<'_> {
         );
         self.state.money_freed = true;
         self.after_charge(id);
-        match self.state.budgets.get(id) {
-            Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
-            None => Err(Error::not_found("budget", id)),
-        }
+        self.budget_reply(id)
     }
 
     pub(super) fn budget_status(&self, owner: &BudgetOwner) -> Result<Reply> {

@@ -200,6 +200,7 @@ impl<'a> Decision<'a> {
             Command::CompleteTask { task_id, output } => self.complete_by_caller(task_id, output),
             Command::CancelTask(id) => self.cancel_by_caller(id),
             Command::Allocate { owner, allocated } => self.allocate(&owner, allocated),
+            Command::SetThresholds { owner, thresholds } => self.set_thresholds(&owner, thresholds),
             Command::BudgetStatus(owner) => self.budget_status(&owner),
             Command::Reconcile {
                 agent_id,
