@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dash::ErrorKind;
+use dash::api::BudgetOwner;
 use dash::env::UnixMillis;
 use dash::event::{Event, EventKind};
-use dash::ids::SwarmId;
 use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
 use dash::model::{AgentStatus, ReservationState, SideEffect, StepState, Strategy, SwarmStatus};
 use dash::sink::EventSink;
@@ -17,7 +17,7 @@ use dash::store::{SqliteStore, Store};
 use dash::testing::faulty_store::Fault;
 use dash::testing::{FaultyStore, ManualClock};
 use dash::tool::{ToolError, ToolOutput};
-use dash_tests::{Door, Engine, Setup, audit, create, results, turn, within};
+use dash_tests::{Door, Engine, Setup, audit, create, results, task_of, turn, within};
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
@@ -36,6 +36,16 @@ async fn sqlite(path: &Path) -> Arc<dyn Store> {
     Arc::new(SqliteStore::open(path).await.unwrap())
 }
 
+/// Waits for a commit after the first `count`.
+async fn committing(store: &FaultyStore, count: u64) {
+    within("a commit", async {
+        while store.commits() == count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 // ---- the store ----
 
 #[tokio::test]
@@ -50,15 +60,17 @@ async fn a_full_disk_is_waited_out_and_nothing_is_lost() {
     let full = Arc::new(AtomicBool::new(false));
     let is_full = Arc::clone(&full);
     faulty.fail_when(move |_, _| is_full.load(Ordering::SeqCst).then_some(Fault::Full));
-    let engine = setup.on(faulty).start().await;
+    let engine = setup.on(faulty.clone()).start().await;
     let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
     door.wait_for_calls(1).await;
     let head = engine.head_seq().await.unwrap();
     full.store(true, Ordering::SeqCst);
+    let commits = faulty.commits();
     door.open();
-    clock.wait_for_sleepers(1).await;
+    committing(&faulty, commits).await;
     for _ in 0..2 {
-        let err = engine.pause_swarm(swarm.id).await.unwrap_err();
+        let refused = within("an answer", engine.pause_swarm(swarm.id)).await;
+        let err = refused.unwrap_err();
         assert_eq!(err.kind(), ErrorKind::Unavailable);
         clock.advance(Duration::from_secs(1));
     }
@@ -90,12 +102,7 @@ async fn a_shutdown_does_not_wait_for_a_full_disk() {
     faulty.fail_when(|_, _| Some(Fault::Full));
     let commits = faulty.commits();
     door.open();
-    within("a failed commit", async {
-        while faulty.commits() == commits {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    committing(&faulty, commits).await;
     let shutdown = engine.shutdown(Duration::from_secs(3_600));
     within("the shutdown", shutdown).await.unwrap();
     drop((engine, faulty));
@@ -180,12 +187,17 @@ async fn a_shutdown_cuts_what_does_not_end_and_the_next_start_settles_it() {
     let path = dir.path().join("dash.db");
     let door = Door::new("act", SideEffect::Once);
     door.close();
-    let script = |request: &LlmRequest| match dash_tests::task_of(request).as_str() {
-        "go\n\nYour part: tool" => acts_once(request),
-        _ => ScriptedReply::text("end"),
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&well);
+    let script = move |request: &LlmRequest| match (
+        task_of(request).ends_with("tool"),
+        is_well.load(Ordering::SeqCst),
+    ) {
+        (true, _) => acts_once(request),
+        (false, true) => ScriptedReply::text("end"),
+        (false, false) => ScriptedReply::new().hanging(),
     };
     let setup = Setup::new(script).door(&door).priced();
-    setup.desk.hold_after(1);
     let engine = setup.clone().on(sqlite(&path).await).start().await;
     let mut request = create("go", 2);
     request.parts = vec!["tool".to_owned(), "model".to_owned()];
@@ -196,7 +208,7 @@ async fn a_shutdown_cuts_what_does_not_end_and_the_next_start_settles_it() {
         .await
         .unwrap();
     drop(engine);
-    setup.desk.release();
+    well.store(true, Ordering::SeqCst);
     door.open();
     let engine = setup.on(sqlite(&path).await).start().await;
     let recovered = engine.wait_for_type("system.recovered").await;
@@ -267,8 +279,7 @@ async fn a_retry_that_waits_survives_a_restart_and_falls_due_when_it_would_have(
 async fn a_tree_goes_on_after_a_restart_with_its_children() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dash.db");
-    let script = |request: &LlmRequest| match (dash_tests::task_of(request).as_str(), turn(request))
-    {
+    let script = |request: &LlmRequest| match (task_of(request).as_str(), turn(request)) {
         ("go", 0) => {
             ScriptedReply::tool_call("delegate", json!({"name": "child", "task": "child"}))
         }
@@ -444,6 +455,7 @@ async fn a_tool_that_hangs_is_stopped_at_its_time_limit() {
 
 // ---- sinks ----
 
+/// Panics when a budget is set.
 #[derive(Debug, Default)]
 struct Panics(AtomicUsize);
 
@@ -452,9 +464,10 @@ impl EventSink for Panics {
         "panics"
     }
 
-    fn emit(&self, _: &[Arc<Event>]) {
+    fn emit(&self, events: &[Arc<Event>]) {
         self.0.fetch_add(1, Ordering::SeqCst);
-        panic!("no more");
+        let set = |e: &Arc<Event>| e.kind.name() == "budget.allocated";
+        assert!(!events.iter().any(set), "no more");
     }
 }
 
@@ -491,17 +504,18 @@ async fn sink_trouble(engine: &Engine) -> String {
 #[tokio::test]
 async fn a_sink_that_panics_is_reported_at_once_and_left_alone() {
     let sink = Arc::new(Panics::default());
-    let setup = Setup::new(|_| ScriptedReply::new().hanging()).sink(sink.clone());
+    let setup = Setup::new(acts_once).sink(Arc::<Panics>::clone(&sink));
     let engine = setup.start().await;
-    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
-    engine.desk.wait_for_calls(1).await;
+    let project = BudgetOwner::Project("default".to_owned());
+    engine.allocate(project, Some(1)).await.unwrap();
     let trouble = sink_trouble(&engine).await;
     assert!(
         trouble.contains("`panics`") && trouble.contains("no more"),
         "{trouble}"
     );
-    engine.destroy_swarm(swarm.id).await.unwrap();
-    assert_eq!(sink.0.load(Ordering::SeqCst), 1);
+    let told = sink.0.load(Ordering::SeqCst);
+    engine.run(create("go", 1)).await;
+    assert_eq!(sink.0.load(Ordering::SeqCst), told);
     audit(&engine).await;
 }
 
@@ -509,8 +523,6 @@ async fn a_sink_that_panics_is_reported_at_once_and_left_alone() {
 async fn a_sink_that_blocks_is_reported_once_and_still_gets_everything() {
     let sink = Arc::new(Blocks::default());
     let engine = Setup::new(acts_once).sink(sink.clone()).start().await;
-    let door = SwarmId::from_u128(1);
-    assert!(engine.get_swarm(door).await.is_err());
     engine.run(create("go", 2)).await;
     let trouble = sink_trouble(&engine).await;
     assert!(
