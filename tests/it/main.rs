@@ -3,7 +3,11 @@
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod input;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
@@ -12,6 +16,8 @@ mod recovery;
 mod steering;
 #[cfg(test)]
 mod strategies;
+#[cfg(test)]
+mod wire;
 
 /// Every file here is a module of this binary.
 #[test]
