@@ -36,92 +36,94 @@ fn kind_and_field<T: std::fmt::Debug>(answer: Result<T>) -> (ErrorKind, Option<S
 
 type Change = fn(&mut CreateSwarm);
 
+/// What is wrong with a swarm, and the field that must be named.
+const WRONG_SWARMS: &[(&str, Change)] = &[
+    ("name", |r| r.name.clear()),
+    ("name", |r| r.name = " \n".to_owned()),
+    ("name", |r| r.name = "é".repeat(NAME_MAX + 1)),
+    ("task", |r| r.task.clear()),
+    ("task", |r| r.task = "x".repeat(TEXT_MAX + 1)),
+    ("initialAgents", |r| r.initial_agents = 0),
+    ("initialAgents", |r| r.initial_agents = 101),
+    ("project", |r| r.project = Some(String::new())),
+    ("parts[1]", |r| {
+        r.parts = vec!["a".to_owned(), " ".to_owned()];
+    }),
+    ("parts", |r| r.parts = vec!["a".to_owned(); 1_001]),
+    ("parts", |r| {
+        r.strategy = Strategy::Tree;
+        r.parts = vec!["a".to_owned()];
+    }),
+    ("tasks", |r| r.tasks = vec![spec("a", &[])]),
+    ("tasks", |r| dag(r, Vec::new())),
+    ("tasks", |r| {
+        dag(r, vec![spec("a", &["b"]), spec("b", &["a"])]);
+    }),
+    ("tasks", |r| dag(r, vec![spec("a", &["a"])])),
+    ("tasks[0].dependsOn", |r| dag(r, vec![spec("a", &["gone"])])),
+    ("tasks[1]", |r| dag(r, vec![spec("a", &[]), spec("a", &[])])),
+    ("tasks[0]", |r| dag(r, vec![spec("", &[])])),
+    ("tasks[0].prompt", |r| {
+        dag(
+            r,
+            vec![TaskSpec {
+                prompt: String::new(),
+                ..spec("a", &[])
+            }],
+        );
+    }),
+    ("config.model", |r| r.config.model = "unheard-of".to_owned()),
+    ("config.timeoutMs", |r| r.config.timeout_ms = 999),
+    ("config.maxRetries", |r| r.config.max_retries = 11),
+    ("config.maxTurns", |r| r.config.max_turns = 0),
+    ("config.treeDepthMax", |r| r.config.tree_depth_max = 9),
+    ("config.treeFanoutMax", |r| r.config.tree_fanout_max = 0),
+    ("config.instructions", |r| {
+        r.config.instructions = "x".repeat(100_001);
+    }),
+    ("config.failurePolicy", |r| {
+        r.config.failure_policy = FailurePolicy::Quorum(0);
+    }),
+    ("config.tools", |r| {
+        r.config.tools = Some(vec!["unheard-of".to_owned()]);
+    }),
+    ("config.workspace", |r| {
+        r.config.workspace = vec![WorkspaceRoot {
+            name: ".".to_owned(),
+            path: "/does/not/exist".into(),
+            writable: false,
+        }];
+    }),
+    ("budget.allocated", |r| {
+        r.budget = Some(BudgetRequest::usd(NanoUsd(-1)));
+    }),
+    ("budget.allocated", |r| {
+        r.budget = Some(BudgetRequest::usd(NanoUsd(i64::MAX)));
+    }),
+    ("budget.allocated", |r| {
+        r.budget = Some(BudgetRequest::tokens(u64::MAX));
+    }),
+    ("budget.thresholds.warning", |r| {
+        let levels = Thresholds {
+            warning: 0,
+            ..Thresholds::default()
+        };
+        r.budget = Some(BudgetRequest::usd(NanoUsd(1)).with_thresholds(levels));
+    }),
+    ("budget.thresholds", |r| {
+        let levels = Thresholds {
+            warning: 95,
+            ..Thresholds::default()
+        };
+        r.budget = Some(BudgetRequest::usd(NanoUsd(1)).with_thresholds(levels));
+    }),
+];
+
 #[tokio::test]
 async fn a_swarm_that_breaks_a_rule_is_refused_by_its_field_and_leaves_no_trace() {
     let engine = idle().await;
     let head = engine.head_seq().await.unwrap();
-    let cases: &[(&str, Change)] = &[
-        ("name", |r| r.name.clear()),
-        ("name", |r| r.name = " \n".to_owned()),
-        ("name", |r| r.name = "é".repeat(NAME_MAX + 1)),
-        ("task", |r| r.task.clear()),
-        ("task", |r| r.task = "x".repeat(TEXT_MAX + 1)),
-        ("initialAgents", |r| r.initial_agents = 0),
-        ("initialAgents", |r| r.initial_agents = 101),
-        ("project", |r| r.project = Some(String::new())),
-        ("parts[1]", |r| {
-            r.parts = vec!["a".to_owned(), " ".to_owned()]
-        }),
-        ("parts", |r| r.parts = vec!["a".to_owned(); 1_001]),
-        ("parts", |r| {
-            r.strategy = Strategy::Tree;
-            r.parts = vec!["a".to_owned()];
-        }),
-        ("tasks", |r| r.tasks = vec![spec("a", &[])]),
-        ("tasks", |r| dag(r, Vec::new())),
-        ("tasks", |r| {
-            dag(r, vec![spec("a", &["b"]), spec("b", &["a"])])
-        }),
-        ("tasks", |r| dag(r, vec![spec("a", &["a"])])),
-        ("tasks[0].dependsOn", |r| dag(r, vec![spec("a", &["gone"])])),
-        ("tasks[1]", |r| dag(r, vec![spec("a", &[]), spec("a", &[])])),
-        ("tasks[0]", |r| dag(r, vec![spec("", &[])])),
-        ("tasks[0].prompt", |r| {
-            dag(
-                r,
-                vec![TaskSpec {
-                    prompt: String::new(),
-                    ..spec("a", &[])
-                }],
-            );
-        }),
-        ("config.model", |r| r.config.model = "unheard-of".to_owned()),
-        ("config.timeoutMs", |r| r.config.timeout_ms = 999),
-        ("config.maxRetries", |r| r.config.max_retries = 11),
-        ("config.maxTurns", |r| r.config.max_turns = 0),
-        ("config.treeDepthMax", |r| r.config.tree_depth_max = 9),
-        ("config.treeFanoutMax", |r| r.config.tree_fanout_max = 0),
-        ("config.instructions", |r| {
-            r.config.instructions = "x".repeat(100_001)
-        }),
-        ("config.failurePolicy", |r| {
-            r.config.failure_policy = FailurePolicy::Quorum(0)
-        }),
-        ("config.tools", |r| {
-            r.config.tools = Some(vec!["unheard-of".to_owned()])
-        }),
-        ("config.workspace", |r| {
-            r.config.workspace = vec![WorkspaceRoot {
-                name: ".".to_owned(),
-                path: "/does/not/exist".into(),
-                writable: false,
-            }];
-        }),
-        ("budget.allocated", |r| {
-            r.budget = Some(BudgetRequest::usd(NanoUsd(-1)))
-        }),
-        ("budget.allocated", |r| {
-            r.budget = Some(BudgetRequest::usd(NanoUsd(i64::MAX)))
-        }),
-        ("budget.allocated", |r| {
-            r.budget = Some(BudgetRequest::tokens(u64::MAX))
-        }),
-        ("budget.thresholds.warning", |r| {
-            let levels = Thresholds {
-                warning: 0,
-                ..Thresholds::default()
-            };
-            r.budget = Some(BudgetRequest::usd(NanoUsd(1)).with_thresholds(levels));
-        }),
-        ("budget.thresholds", |r| {
-            let levels = Thresholds {
-                warning: 95,
-                ..Thresholds::default()
-            };
-            r.budget = Some(BudgetRequest::usd(NanoUsd(1)).with_thresholds(levels));
-        }),
-    ];
-    for (field, change) in cases {
+    for (field, change) in WRONG_SWARMS {
         let mut request = create("go", 1);
         change(&mut request);
         let found = kind_and_field(engine.create_swarm(request).await);

@@ -1,6 +1,8 @@
 //! The engine through its public API. One module per topic.
 
 #[cfg(test)]
+mod attempts;
+#[cfg(test)]
 mod budgets;
 #[cfg(test)]
 mod events;
@@ -12,6 +14,8 @@ mod input;
 mod lifecycle;
 #[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod shutdown;
 #[cfg(test)]
 mod steering;
 #[cfg(test)]
