@@ -11,7 +11,6 @@ use dash::event::{Event, EventKind};
 use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
 use dash::model::{ReservationState, SideEffect, SwarmStatus};
 use dash::sink::EventSink;
-use dash::store::Store as _;
 use dash::testing::faulty_store::Fault;
 use dash::testing::{FaultyStore, ManualClock};
 use dash::tool::{ToolError, ToolOutput};

@@ -11,7 +11,6 @@ use dash::model::{
     AgentStatus, FailurePolicy, ReservationState, SideEffect, StepState, Strategy, SwarmStatus,
     TaskStatus,
 };
-use dash::spawn::Spawner as _;
 use dash_tests::{Door, Engine, Setup, audit, create, results, task_of, turn};
 use pretty_assertions::assert_eq;
 use serde_json::json;
