@@ -1,6 +1,7 @@
 //! Tests of the whole through public APIs, as one binary. One module per topic.
 #![cfg(test)]
 
+mod attempts;
 mod budgets;
 mod crash;
 mod crash_audit;
@@ -9,15 +10,19 @@ mod crash_open;
 mod docs;
 mod events;
 mod example;
+mod faults;
+mod input;
 mod layering;
 mod lifecycle;
 mod no_panics;
 mod real_model;
 mod recovery;
 mod requests;
+mod shutdown;
 mod source;
 mod steering;
 mod strategies;
+mod wire;
 
 /// Every file here is a module of this binary.
 #[test]

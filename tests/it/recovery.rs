@@ -8,10 +8,10 @@ use dash::event::EventKind;
 use dash::ids::SwarmId;
 use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
 use dash::model::{ReservationState, SideEffect, StepState, Strategy, SwarmStatus, TaskStatus};
-use dash::store::{EventFilter, MemoryStore, Page, ReservationFilter, StepFilter, Store};
+use dash::store::{EventFilter, Page, ReservationFilter, StepFilter, Store};
 use dash::testing::FaultyStore;
 use dash::testing::faulty_store::Fault;
-use dash_tests::{Door, Engine, Setup, audit, create, results, task_of, turn, within};
+use dash_tests::{Door, Engine, Setup, audit, create, results, shared, task_of, turn, within};
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
@@ -121,21 +121,33 @@ async fn charged_in_doubt(store: &dyn Store) -> usize {
     store.list_reservations(&filter, page).await.unwrap().len()
 }
 
-/// Lets the `nth` commit fail, starts again and finishes. False if there was no such commit.
-async fn dies_at(
-    nth: u64,
-    fault: Fault,
-    setup: &Setup,
-    doors: &Doors,
-    request: &CreateSwarm,
-) -> bool {
-    let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let faulty = Arc::new(FaultyStore::new(Arc::clone(&inner)));
+/// What the first life of an engine has done and left behind.
+struct Before {
+    models: usize,
+    tools: HashSet<(String, u32)>,
+    once: HashSet<String>,
+    done: HashSet<String>,
+    charged: usize,
+}
+
+impl Before {
+    async fn of(setup: &Setup, doors: &Doors) -> Self {
+        Self {
+            models: setup.desk.calls(),
+            tools: doors.calls().into_iter().collect(),
+            once: doors.once().into_iter().collect(),
+            done: finished(setup.store.as_ref()).await,
+            charged: charged_in_doubt(setup.store.as_ref()).await,
+        }
+    }
+}
+
+/// The engine's first life, whose `nth` commit fails. False if there was no such commit.
+async fn first_life(nth: u64, fault: Fault, setup: &Setup, request: &CreateSwarm) -> bool {
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&setup.store)));
     faulty.fail_at(nth, fault);
     let left = Arc::downgrade(&faulty);
-    // The engine's first life.
-    let store: Arc<dyn Store> = faulty.clone();
-    if let Ok(engine) = setup.clone().on(store).try_start().await {
+    if let Ok(engine) = setup.clone().on(shared(&faulty)).try_start().await {
         if engine.create_swarm(request.clone()).await.is_ok() {
             drop(within("an end", engine.wait_swarm(SWARM)).await);
         }
@@ -148,24 +160,20 @@ async fn dies_at(
     }
     drop(faulty);
     gone(&left).await;
+    true
+}
 
-    // Its second life, on what the first has stored.
-    let models_before = setup.desk.calls();
-    let tools_before: HashSet<(String, u32)> = doors.calls().into_iter().collect();
-    let once_before: HashSet<String> = doors.once().into_iter().collect();
-    let done = finished(inner.as_ref()).await;
-    let charged = charged_in_doubt(inner.as_ref()).await;
-    let engine = setup.clone().on(Arc::clone(&inner)).start().await;
-    if inner.find_swarm(SWARM).await.unwrap().is_none() {
+/// Its second life, on what the first has stored. Returns the calls that shall run again.
+async fn second_life(setup: &Setup, request: &CreateSwarm, first: usize) -> HashSet<String> {
+    let engine = setup.start().await;
+    if setup.store.find_swarm(SWARM).await.unwrap().is_none() {
         engine.create_swarm(request.clone()).await.unwrap();
     }
     let mut again = HashSet::new();
     for (i, step) in open_doubts(&engine).await.into_iter().enumerate() {
-        assert_eq!(
-            (step.side_effect, step.name.as_str()),
-            (SideEffect::Once, "once")
-        );
-        let resolution = match (nth as usize + i) % 3 {
+        let found = (step.side_effect, step.name.as_str());
+        assert_eq!(found, (SideEffect::Once, "once"));
+        let resolution = match (first + i) % 3 {
             0 => Resolution::Skip,
             1 => Resolution::Result {
                 text: "it was done".to_owned(),
@@ -181,44 +189,36 @@ async fn dies_at(
             .unwrap();
     }
     let swarm = engine.finish(SWARM).await;
-    let what = format!("{fault:?} at commit {nth}");
-    assert_eq!(
-        swarm.status,
-        SwarmStatus::Completed,
-        "{what}: {:?}",
-        swarm.error
-    );
+    assert_eq!(swarm.status, SwarmStatus::Completed, "{:?}", swarm.error);
     audit(&engine).await;
+    again
+}
 
-    for request in &setup.desk.requests()[models_before..] {
+/// Nothing that was done is done again, and nothing that was charged is forgotten.
+async fn compare(before: &Before, setup: &Setup, doors: &Doors, again: &HashSet<String>) {
+    for request in &setup.desk.requests()[before.models..] {
         assert!(
-            !done.contains(&request.idempotency_key),
-            "{what}: asked twice"
+            !before.done.contains(&request.idempotency_key),
+            "asked twice"
         );
     }
     let mut last_try = HashMap::new();
     for (key, try_number) in doors.calls() {
-        let later = !tools_before.contains(&(key.clone(), try_number));
-        assert!(!(later && done.contains(&key)), "{what}: {key} ran twice");
+        let later = !before.tools.contains(&(key.clone(), try_number));
+        assert!(!(later && before.done.contains(&key)), "{key} ran twice");
         let last = last_try.insert(key.clone(), try_number).unwrap_or_default();
-        assert!(
-            try_number > last,
-            "{what}: try {try_number} of {key} after {last}"
-        );
+        assert!(try_number > last, "try {try_number} of {key} after {last}");
     }
     let mut once = HashMap::new();
     for key in doors.once() {
         *once.entry(key).or_insert(0) += 1;
     }
     for (key, times) in once {
-        let twice = again.contains(&key) && once_before.contains(&key);
-        assert!(
-            times == 1 || twice && times == 2,
-            "{what}: {key} ran {times} times"
-        );
+        let twice = again.contains(&key) && before.once.contains(&key);
+        assert!(times == 1 || twice && times == 2, "{key} ran {times} times");
     }
-    assert_eq!(charged_in_doubt(inner.as_ref()).await, charged, "{what}");
-    true
+    let charged = charged_in_doubt(setup.store.as_ref()).await;
+    assert_eq!(charged, before.charged);
 }
 
 async fn dies_everywhere(script: fn(&LlmRequest) -> ScriptedReply, request: CreateSwarm) {
@@ -231,10 +231,15 @@ async fn dies_everywhere(script: fn(&LlmRequest) -> ScriptedReply, request: Crea
             let doors = Doors::new();
             let setup = Setup::new(script).priced();
             let setup = doors.0.iter().fold(setup, Setup::door);
-            if !dies_at(commits + 1, fault, &setup, &doors, &request).await {
+            if !first_life(commits + 1, fault, &setup, &request).await {
                 break;
             }
             commits += 1;
+            // Shown if one of the assertions that follow fails.
+            println!("{fault:?} at commit {commits}");
+            let before = Before::of(&setup, &doors).await;
+            let again = second_life(&setup, &request, usize::try_from(commits).unwrap()).await;
+            compare(&before, &setup, &doors, &again).await;
         }
         assert!(commits > 5, "only {commits} commits");
     }
@@ -386,7 +391,7 @@ async fn an_engine_that_is_dropped_costs_its_agents_no_retry() {
         let inner = Arc::clone(&setup.store);
         let faulty = Arc::new(FaultyStore::new(inner));
         let left = Arc::downgrade(&faulty);
-        let engine = setup.clone().on(faulty.clone()).start().await;
+        let engine = setup.clone().on(shared(&faulty)).start().await;
         let mut request = create("go", 3);
         request.id = Some(SWARM);
         engine.create_swarm(request).await.unwrap();

@@ -15,6 +15,7 @@ use dash::spawn::Spawner;
 use dash::store::{
     AgentFilter, EventFilter, MemoryStore, Page, ReservationFilter, StepFilter, Store, TaskFilter,
 };
+use dash::testing::FaultyStore;
 use dash::tool::Tool;
 use dash::{Orchestrator, Result, Settings};
 
@@ -29,6 +30,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("waited too long for {what}"),
     }
+}
+
+/// The same store, for an engine.
+#[must_use]
+pub fn shared(store: &Arc<FaultyStore>) -> Arc<dyn Store> {
+    let store: Arc<FaultyStore> = Arc::clone(store);
+    store
 }
 
 /// A model of the desk that costs $1 per million tokens in and $2 out: 1,000 and 2,000 nano-dollars

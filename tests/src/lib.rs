@@ -16,5 +16,5 @@ mod says;
 pub use audit::audit;
 pub use desk::Desk;
 pub use door::{Call, Door};
-pub use engine::{Engine, Setup, create, priced, within};
+pub use engine::{Engine, Setup, create, priced, shared, within};
 pub use says::{results, task_of, texts, turn};

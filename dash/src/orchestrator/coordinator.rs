@@ -362,7 +362,17 @@ impl Coordinator {
 
     // ---- the commit and what follows ----
 
+    /// Commits what was decided, and then what telling it has shown: each sink is reported at most
+    /// twice, so this ends.
     async fn commit(&mut self) -> Result<(), StoreError> {
+        self.commit_once().await?;
+        while !self.state.out.changes.events.is_empty() {
+            self.commit_once().await?;
+        }
+        Ok(())
+    }
+
+    async fn commit_once(&mut self) -> Result<(), StoreError> {
         let out = self.state.take_output();
         let mut ended = Ended::of(&out);
         ended.agents.append(&mut self.loaded.agents);
