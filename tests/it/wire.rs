@@ -76,9 +76,19 @@ fn lines() -> String {
     lines
 }
 
+/// With `DASH_UPDATE_WIRE=1` the file is written; without it, it is compared.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one switch of this test is a variable"
+)]
 fn the_json_of_every_event_is_what_was_released() {
     let lines = lines();
+    if std::env::var("DASH_UPDATE_WIRE").is_ok() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/it/wire/events.jsonl");
+        std::fs::write(path, lines).unwrap();
+        return;
+    }
     assert_eq!(lines, GOLDEN, "\n{lines}");
 }
 

@@ -95,6 +95,9 @@ pub enum StopReason {
     Aborted,
 }
 
+/// The largest count of one call that is believed: a billion, far above any window.
+pub const TOKENS_MAX: u64 = 1_000_000_000;
+
 /// Tokens of one or more model calls. The four counts never overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -129,6 +132,18 @@ impl Usage {
         self.input
             .saturating_add(self.cache_read)
             .saturating_add(self.cache_write)
+    }
+
+    /// No count above [`TOKENS_MAX`]: what a server reports must not overflow sums or stores.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        Self {
+            input: self.input.min(TOKENS_MAX),
+            output: self.output.min(TOKENS_MAX),
+            cache_read: self.cache_read.min(TOKENS_MAX),
+            cache_write: self.cache_write.min(TOKENS_MAX),
+            reasoning: self.reasoning.min(TOKENS_MAX),
+        }
     }
 
     /// All tokens.

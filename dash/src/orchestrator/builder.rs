@@ -167,6 +167,7 @@ impl OrchestratorBuilder {
             deltas: deltas.clone(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
+            timers: CancellationToken::new(),
         });
         let stop = CancellationToken::new();
         let closed = Arc::new(Closed::new());

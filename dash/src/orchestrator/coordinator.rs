@@ -48,6 +48,8 @@ pub(crate) struct Coordinator {
     next_reply: u64,
     /// Messages that came in while the disk was full.
     waiting: VecDeque<Message>,
+    /// Whether recovery is over: before, a full disk is an error of the start.
+    started: bool,
     /// What was loaded for a message and may be forgotten again.
     loaded: Ended,
 }
@@ -92,12 +94,18 @@ impl Coordinator {
             replies: HashMap::new(),
             next_reply: 0,
             waiting: VecDeque::new(),
+            started: false,
             loaded: Ended::default(),
         }
     }
 
     /// Runs until told to stop, or until the store fails for good.
     pub(crate) async fn run(mut self) {
+        self.started = true;
+        // If this task dies, nobody waits for it for ever.
+        let closed = Arc::clone(&self.closed);
+        let cancel = self.shared.cancel.clone();
+        let _guard = EndGuard { closed, cancel };
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             if self.waiting.is_empty() {
@@ -149,14 +157,14 @@ impl Coordinator {
             let id = self.register(reply);
             let now = self.shared.clock.now();
             Decision::new(&mut self.state, now, self.ids.as_ref()).drain();
+            self.shared.timers.cancel();
             self.state.out.replies.push((id, Ok(Reply::Done)));
             return;
         }
         if self.state.draining
-            && let Message::Command { reply, .. } = message
+            && matches!(message, Message::Command { .. } | Message::Delegate { .. })
         {
-            // A caller that has gone needs no answer.
-            let _gone = reply.send(Err(Error::closed()));
+            message.refuse(Error::closed());
             return;
         }
         if let Err(err) = self.load_for(&message).await {
@@ -166,6 +174,10 @@ impl Coordinator {
         }
         if let Message::Detached { agent_id, .. } = &message {
             self.executor.detached(*agent_id);
+            // What has ended may be forgotten now that nothing runs for it.
+            self.loaded.agents.push(*agent_id);
+            let swarm = self.state.agents.get(*agent_id).map(|a| a.swarm_id);
+            self.loaded.swarms.extend(swarm);
         }
         let input = self.input(message);
         let now = self.shared.clock.now();
@@ -318,16 +330,25 @@ impl Coordinator {
         if self.state.agents.get(id).is_some() {
             return Ok(());
         }
-        let found = self.shared.store.find_agent(id).await?;
-        if let Some(agent) = found {
-            self.load_swarm(agent.swarm_id).await?;
-            self.loaded.agents.push(id);
-            let agents = vec![agent];
-            self.load(super::decide::Snapshot {
-                agents,
-                ..Default::default()
-            });
+        // Its parents too, from the root down: an agent without a budget of its own spends theirs.
+        let mut line = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next.filter(|id| self.state.agents.get(*id).is_none()) {
+            let Some(agent) = self.shared.store.find_agent(id).await? else {
+                break;
+            };
+            next = agent.parent_id;
+            line.push(agent);
         }
+        if let Some(agent) = line.first() {
+            self.load_swarm(agent.swarm_id).await?;
+        }
+        line.reverse();
+        self.loaded.agents.extend(line.iter().map(|agent| agent.id));
+        self.load(super::decide::Snapshot {
+            agents: line,
+            ..Default::default()
+        });
         Ok(())
     }
 
@@ -335,7 +356,10 @@ impl Coordinator {
     async fn load_uncertain(&mut self, id: AgentId) -> Result<()> {
         self.load_agent(id).await?;
         if self.state.agents.get(id).is_some() {
-            let reservations = load::uncertain(self.shared.store.as_ref(), id).await?;
+            let mut reservations = load::uncertain(self.shared.store.as_ref(), id).await?;
+            // What this batch has decided already is newer than the store.
+            let decided = &self.state.out.changes.reservations;
+            reservations.retain(|stored| !decided.iter().any(|r| r.id == stored.id));
             self.load(super::decide::Snapshot {
                 reservations,
                 ..Default::default()
@@ -407,13 +431,12 @@ impl Coordinator {
         let mut reported = false;
         loop {
             match self.shared.store.commit(out.changes.clone()).await {
-                Err(StoreError::Full) => {
+                // Both say that nothing was applied, and both pass.
+                Err(err @ (StoreError::Full | StoreError::Locked { .. })) if self.started => {
                     if !std::mem::replace(&mut reported, true) {
-                        tracing::error!(
-                            "the disk is full: nothing is written until there is space"
-                        );
+                        tracing::error!(error = %err, "nothing is written until that has passed");
                     }
-                    if !self.wait_for_space().await {
+                    if self.state.draining || !self.wait_for_space(&err).await {
                         return Err(StoreError::Closed);
                     }
                 }
@@ -423,7 +446,7 @@ impl Coordinator {
     }
 
     /// Lets some time pass. Callers are refused meanwhile, agents wait. False = stop.
-    async fn wait_for_space(&mut self) -> bool {
+    async fn wait_for_space(&mut self, trouble: &StoreError) -> bool {
         let retry = Duration::from_millis(self.state.settings.store_retry_ms);
         let mut pause = self.shared.clock.sleep(retry);
         loop {
@@ -431,10 +454,9 @@ impl Coordinator {
                 () = &mut pause => return true,
                 () = self.stop.cancelled() => return false,
                 message = self.inbox.recv() => match message {
-                    Some(Message::Command { reply, .. }) => {
-                        let full = Error::from(StoreError::Full);
-                        // A caller that has gone needs no answer.
-                        let _gone = reply.send(Err(full));
+                    Some(message @ Message::Command { .. }) => {
+                        let err = Error::new(ErrorKind::Unavailable, trouble.to_string());
+                        message.refuse(err);
                     }
                     // A shutdown does not wait for space: what is pending is recovered.
                     Some(Message::Drain { .. }) => return false,
@@ -479,14 +501,20 @@ impl Coordinator {
     fn carry_out(&mut self, effect: &Effect) {
         match *effect {
             Effect::Start(id) => {
-                let Some(agent) = self.state.agents.get(id).cloned() else {
-                    return;
-                };
-                if agent.status.is_terminal() {
-                    return;
-                }
-                if let Some(swarm) = self.state.swarms.get(agent.swarm_id) {
-                    self.executor.start(agent, swarm);
+                let alive = self
+                    .state
+                    .agents
+                    .get(id)
+                    .filter(|a| !a.status.is_terminal());
+                let swarm = alive.and_then(|a| self.state.swarms.get(a.swarm_id));
+                match (alive.cloned(), swarm) {
+                    (Some(agent), Some(swarm)) => self.executor.start(agent, swarm),
+                    // It ended in the same commit.
+                    _ => {
+                        if let Some(live) = self.state.live.get_mut(&id) {
+                            live.attached = false;
+                        }
+                    }
                 }
             }
             Effect::Cancel(id) => self.executor.cancel(id),
@@ -513,6 +541,21 @@ impl Coordinator {
             // A caller that has gone needs no answer.
             let _gone = reply.send(Err(stopped));
         }
+    }
+}
+
+/// Says that the engine has stopped, however its task ends.
+struct EndGuard {
+    closed: Arc<Closed>,
+    cancel: CancellationToken,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        // After a good end this changes nothing: the first reason stays.
+        self.closed
+            .close(Some("the coordinator has died".to_owned()));
+        self.cancel.cancel();
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Ends all of them at once.
     pub(crate) cancel: CancellationToken,
+    /// Ends the timers of retries, which a shutdown does not wait for.
+    pub(crate) timers: CancellationToken,
 }
 
 /// The longest conversation that is loaded, in entries; far above what the turn limits allow.
@@ -201,6 +203,7 @@ impl Executor {
                     let _sent =
                         shared.coordinator.send(Message::RetryDue { agent_id, attempt }).await;
                 }
+                () = shared.timers.cancelled() => {}
                 () = shared.cancel.cancelled() => {}
             }
         });

@@ -329,7 +329,8 @@ impl Orchestrator {
     }
 
     /// Stops an agent and all below it, now. What its calls under way may have cost stays charged
-    /// (`uncertain`) until it is known. Killing a killed agent does nothing.
+    /// (`uncertain`) until it is known. Its task is cancelled, which under the default failure policy
+    /// fails the swarm. Killing a killed agent does nothing.
     ///
     /// # Errors
     ///
@@ -349,7 +350,7 @@ impl Orchestrator {
     }
 
     /// Sends a message that the agent reads before its next model call, after the tool batch under
-    /// way. The ticket tells what became of it.
+    /// way; one message a call, the oldest first. The ticket tells what became of it.
     ///
     /// # Errors
     ///
@@ -504,7 +505,8 @@ impl Orchestrator {
         .await
     }
 
-    /// Cancels a task; an agent that works on it is killed.
+    /// Cancels a task; an agent that works on it is killed. Under the default failure policy that
+    /// fails the swarm.
     ///
     /// # Errors
     ///

@@ -303,11 +303,8 @@ impl State {
         }
         for id in swarms {
             let ended = self.swarms.get(*id).is_some_and(|s| s.status.is_terminal());
-            let in_use = self
-                .agents
-                .iter()
-                .any(|a| a.swarm_id == *id && self.live.get(&a.id).is_some_and(|l| l.attached));
-            if ended && !in_use {
+            let runs = |a: &Agent| self.live.get(&a.id).is_some_and(|live| live.attached);
+            if ended && !self.agents.iter().any(|a| a.swarm_id == *id && runs(a)) {
                 self.forget_swarm(*id);
             }
         }

@@ -7,6 +7,7 @@ use super::{AgentPort, Delegation, EngineTool};
 use crate::llm::ToolSpec;
 use crate::model::{NanoUsd, Progress, SideEffect, StepKey};
 use crate::tool::{ToolError, ToolOutput, parameters_of, parse_arguments};
+use crate::{Error, ErrorKind};
 
 #[derive(Deserialize, JsonSchema)]
 struct ReportProgress {
@@ -65,18 +66,31 @@ impl EngineTool {
         }
     }
 
-    /// Carries it out.
+    /// Carries it out. `None` if the engine stops first: then there is no answer to record.
     pub(super) async fn call(
         self,
         port: &dyn AgentPort,
         step: StepKey,
         arguments: &serde_json::Value,
-    ) -> Result<ToolOutput, ToolError> {
+    ) -> Option<Result<ToolOutput, ToolError>> {
+        match self.try_call(port, step, arguments).await {
+            Ok(output) => Some(Ok(output)),
+            Err(CallError::Closed) => None,
+            Err(CallError::Tool(err)) => Some(Err(err)),
+        }
+    }
+
+    async fn try_call(
+        self,
+        port: &dyn AgentPort,
+        step: StepKey,
+        arguments: &serde_json::Value,
+    ) -> Result<ToolOutput, CallError> {
         match self {
             Self::ReportProgress => {
                 let ReportProgress { current, total } = parse_arguments(arguments)?;
                 let reported = port.report_progress(Progress { current, total }).await;
-                reported.map_err(|err| ToolError::new(err.chain()))?;
+                reported?;
                 Ok(ToolOutput::text("noted"))
             }
             Self::Delegate => {
@@ -99,12 +113,37 @@ impl EngineTool {
                     budget_nanos,
                 };
                 let result = port.delegate(step, delegation).await;
-                let result = result.map_err(|err| ToolError::new(err.chain()))?;
+                let result = result?;
                 match result.outcome {
                     Ok(text) => Ok(ToolOutput::text(text)),
-                    Err(why) => Err(ToolError::new(format!("the child did not finish: {why}"))),
+                    Err(why) => {
+                        Err(ToolError::new(format!("the child did not finish: {why}")).into())
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Why the engine did not carry a call out.
+enum CallError {
+    /// It stops.
+    Closed,
+    /// Something that the model is told.
+    Tool(ToolError),
+}
+
+impl From<ToolError> for CallError {
+    fn from(err: ToolError) -> Self {
+        Self::Tool(err)
+    }
+}
+
+impl From<Error> for CallError {
+    fn from(err: Error) -> Self {
+        match err.kind() {
+            ErrorKind::Closed => Self::Closed,
+            _ => Self::Tool(ToolError::new(err.chain())),
         }
     }
 }

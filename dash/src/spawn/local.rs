@@ -147,6 +147,15 @@ impl Session {
         reported: Vec<Outcome>,
         outcomes: &mut Vec<Outcome>,
     ) -> Flow {
+        if self.active_left.is_zero() {
+            // A call that would be cut at once would still have to be paid.
+            let failure = AttemptFailure {
+                error: format!("the attempt took longer than {:?}", self.request.timeout),
+                retryable: true,
+                retry_after: None,
+            };
+            return self.finish(reported, Next::Fail(failure)).await;
+        }
         let intent = self.intent();
         let granted = self.advance(reported, Next::Model { turn, intent }).await;
         let Some(Grant::Model {
@@ -166,6 +175,7 @@ impl Session {
         match Box::pin(self.call_model(key, request)).await {
             Ok(answer) => {
                 let mut answer = with_unique_call_ids(answer);
+                answer.usage = answer.usage.clamped();
                 answer.cost = self.request.model.price.cost(answer.usage);
                 let used = Amount {
                     usd: answer.cost,
@@ -264,11 +274,7 @@ impl Session {
     /// Takes the time since `began` off what the attempt may still take.
     fn spend(&mut self, began: UnixMillis) {
         let spent = self.cx.clock.now().since(began);
-        // One millisecond stays, so that an exhausted attempt fails in a call, not in between.
-        self.active_left = self
-            .active_left
-            .saturating_sub(spent)
-            .max(Duration::from_millis(1));
+        self.active_left = self.active_left.saturating_sub(spent);
     }
 
     // ---- tools ----
@@ -309,6 +315,8 @@ impl Session {
         };
         let total = prepared.len();
         let mut done = Vec::with_capacity(total);
+        // The engine stops: what has no answer is asked for again after the next start.
+        let mut unanswered = false;
         {
             let this = &*self;
             let run = prepared
@@ -317,14 +325,20 @@ impl Session {
                 .map(|(call, (key, tries))| async move { this.execute(call, key, tries).await });
             // `buffered` starts calls in order; results are taken as they come.
             let mut running = stream::iter(run).buffer_unordered(width);
-            while let Some((key, message, duration)) = running.next().await {
+            let mut left = total;
+            while let Some(ended) = running.next().await {
+                left -= 1;
+                let Some((key, message, duration)) = ended else {
+                    unanswered = true;
+                    continue;
+                };
                 done.push(Arc::clone(&message));
                 let outcome = Outcome::ToolAnswered {
                     key,
                     message,
                     duration,
                 };
-                if done.len() == total {
+                if left == 0 && !unanswered {
                     // The last one travels with the request for the next step: one commit.
                     outcomes.push(outcome);
                 } else if !matches!(
@@ -334,6 +348,9 @@ impl Session {
                     return Flow::End;
                 }
             }
+        }
+        if unanswered {
+            return Flow::End;
         }
         done.into_iter().for_each(|message| self.run.push(message));
         // The time that children take is theirs.
@@ -384,14 +401,17 @@ impl Session {
         prepared: Prepared,
         key: StepKey,
         tries: u32,
-    ) -> (StepKey, Arc<Message>, Duration) {
+    ) -> Option<(StepKey, Arc<Message>, Duration)> {
         let began = self.cx.clock.now();
         let Prepared { call, kind, .. } = prepared;
         let (id, name) = (call.id.clone(), call.name.clone());
         let result = match kind {
             Kind::Refused(why) => Err(ToolError::new(why)),
             // A child's time is bounded by its own attempts, not by the limit of a tool call.
-            Kind::Engine(tool) => tool.call(self.cx.port.as_ref(), key, &call.arguments).await,
+            Kind::Engine(tool) => {
+                tool.call(self.cx.port.as_ref(), key, &call.arguments)
+                    .await?
+            }
             Kind::Tool(tool) => self.run_tool(tool, call, key, tries).await,
         };
         let (output, is_error) = match result {
@@ -406,7 +426,7 @@ impl Session {
             is_error,
             details: output.details,
         });
-        (key, Arc::new(message), self.cx.clock.now().since(began))
+        Some((key, Arc::new(message), self.cx.clock.now().since(began)))
     }
 
     /// Runs a tool in a task of its own, so that one that panics or never yields cannot take the

@@ -176,7 +176,8 @@ pub struct AttemptFailure {
 /// What an agent wants next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// Call the model for this turn. Queued steering messages enter the conversation first.
+    /// Call the model for this turn. The oldest queued steering message enters the conversation
+    /// first.
     Model {
         /// The turn, from 1.
         turn: u32,

@@ -74,7 +74,7 @@ pub enum StoreError {
         rule: String,
     },
     /// No space is left. Nothing was applied; reads work; writes work again once there is space.
-    #[error("the disk that holds the store is full")]
+    #[error("the disk is full")]
     Full,
     /// Another engine owns the store.
     #[error("`{path}` is in use by another process; stop it or choose another file")]

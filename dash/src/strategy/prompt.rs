@@ -1,5 +1,8 @@
 //! What an agent is told, and what a swarm's outputs add up to.
 
+use std::collections::HashSet;
+
+use crate::ids::TaskId;
 use crate::model::{Strategy, Task, TaskRole, TaskStatus};
 
 /// The system prompt of agents whose swarm sets none. The same for all, so that prompt caches hit.
@@ -68,10 +71,10 @@ pub fn fold_result(strategy: Strategy, tasks: &[&Task]) -> String {
     if let Some(task) = single {
         return task.output.clone().unwrap_or_default();
     }
+    let needed: HashSet<TaskId> = tasks.iter().flat_map(|t| &t.depends_on).copied().collect();
     let sinks: Vec<&&Task> = tasks
         .iter()
-        .filter(|t| !tasks.iter().any(|other| other.depends_on.contains(&t.id)))
-        .filter(|t| t.status == TaskStatus::Completed)
+        .filter(|t| !needed.contains(&t.id) && t.status == TaskStatus::Completed)
         .collect();
     if let [only] = sinks.as_slice() {
         return only.output.clone().unwrap_or_default();

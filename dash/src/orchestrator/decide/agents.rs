@@ -12,8 +12,8 @@ use crate::event::{
 use crate::ids::{AgentId, BudgetId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::{Queue, Ticket, TicketState};
 use crate::model::{
-    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepKey, StepState, SwarmStatus, TaskRole,
-    TaskStatus, Usage,
+    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepKey, StepState, Strategy, SwarmStatus,
+    TaskRole, TaskStatus, Usage,
 };
 use crate::policy::retry;
 use crate::spawn::{AttemptFailure, Delegation, DelegationResult, Grant};
@@ -288,6 +288,9 @@ impl Decision<'_> {
     // ---- the end ----
 
     pub(super) fn complete_agent(&mut self, id: AgentId, result: String) {
+        // A spawner that ends with a step under way has given up on it.
+        self.abandon_steps(id, "the agent completed");
+        self.release_slot(id);
         let now = self.now;
         self.edit_agent(id, |a| {
             a.status = AgentStatus::Completed;
@@ -450,6 +453,12 @@ impl Decision<'_> {
 
     /// Ends all below an agent that goes no further.
     fn kill_children(&mut self, parent: AgentId, swarm: SwarmId, reason: &str) {
+        if !self
+            .swarm(swarm)
+            .is_ok_and(|s| s.strategy == Strategy::Tree)
+        {
+            return;
+        }
         for other in self.agents_of(swarm) {
             if self.agent(other).is_ok_and(|a| a.parent_id == Some(parent)) {
                 self.kill_agent(other, reason);
@@ -500,6 +509,7 @@ impl Decision<'_> {
         let (status, current) = (agent.status, agent.attempt);
         let retry_at = agent.retry_at;
         self.live(id).attached = false;
+        self.release_slot(id);
         if let Some(parked) = self.live(id).parked.take() {
             let reason = "its task has ended".to_owned();
             self.reply(
@@ -508,7 +518,6 @@ impl Decision<'_> {
             );
         }
         if status.is_terminal() || self.state.draining {
-            self.release_slot(id);
             return;
         }
         if current == attempt {
@@ -517,7 +526,6 @@ impl Decision<'_> {
                 retryable: true,
                 retry_after: None,
             });
-            self.release_slot(id);
             self.fail_attempt(id, failure);
         } else if status == AgentStatus::Spawning && retry_at.is_none() {
             self.attach(id);

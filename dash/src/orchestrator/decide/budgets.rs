@@ -8,6 +8,7 @@ use crate::event::{
 };
 use crate::ids::{AgentId, BudgetId, ReservationId, SwarmId, TaskId};
 use crate::model::budget::{ReservationState, ThresholdAction};
+use crate::model::message::TOKENS_MAX;
 use crate::model::pricing::ModelPrice;
 use crate::model::{
     AgentStatus, Amount, Budget, BudgetScope, Currency, NanoUsd, Reservation, StepKey, SwarmStatus,
@@ -51,18 +52,18 @@ impl Decision<'_> {
         path
     }
 
-    /// Hangs a task's own budget below its agent's and makes it the agent's leaf.
+    /// Makes a task's own budget the agent's leaf. Only agents without a budget of their own take
+    /// such tasks, so that one path of parents holds all that counts.
     pub(super) fn attach_task_budget(&mut self, agent: AgentId, task: TaskId) {
-        let Some(id) = self.state.budget_of.get(&task.to_string()).copied() else {
-            return;
-        };
-        let parent = self.live(agent).budget_id;
-        if parent != Some(id) {
-            if let Some(row) = self.state.budgets.edit(id, self.now) {
-                row.parent_id = parent;
-            }
+        if let Some(id) = self.state.budget_of.get(&task.to_string()).copied() {
             self.live(agent).budget_id = Some(id);
         }
+    }
+
+    /// Whether an agent and a task both have a budget of their own.
+    pub(super) fn both_have_budgets(&self, agent: AgentId, task: TaskId) -> bool {
+        self.state.budget_of.contains_key(&agent.to_string())
+            && self.state.budget_of.contains_key(&task.to_string())
     }
 
     /// Holds the worst case of a call on every budget of the agent's path.
@@ -197,14 +198,8 @@ impl Decision<'_> {
                 }
             }
         }
-        let excess = used.map_or(0, |used| used.usd.0.saturating_sub(held.usd.0));
-        if excess > 0 {
-            let overrun = BudgetOverrun {
-                agent_id: agent,
-                step,
-                excess_nanos: excess,
-            };
-            self.emit_agent(agent, overrun);
+        if let Some(used) = used {
+            self.tell_overrun(agent, step, held, used);
         }
         let leaf = reservation.budget_id;
         if reservation.state == ReservationState::Uncertain {
@@ -216,6 +211,19 @@ impl Decision<'_> {
         self.state.out.changes.reservations.push(reservation);
         self.state.money_freed = true;
         self.after_charge(leaf);
+    }
+
+    /// Says so if a server used more than the worst case that was held.
+    fn tell_overrun(&mut self, agent: AgentId, step: StepKey, held: Amount, used: Amount) {
+        let excess = used.usd.0.saturating_sub(held.usd.0);
+        if excess > 0 {
+            let overrun = BudgetOverrun {
+                agent_id: agent,
+                step,
+                excess_nanos: excess,
+            };
+            self.emit_agent(agent, overrun);
+        }
     }
 
     /// Replaces the oldest uncertain charge of a step by what became known; `None` if there is none.
@@ -251,7 +259,9 @@ impl Decision<'_> {
             actual_nanos: used.usd.0,
         };
         self.emit_agent(agent, reconciled);
+        self.tell_overrun(agent, step, held, used);
         self.state.money_freed = true;
+        self.after_charge(reservation.budget_id);
         Some(reservation)
     }
 
@@ -261,6 +271,12 @@ impl Decision<'_> {
         key: StepKey,
         usage: Usage,
     ) -> Result<Reply> {
+        if usage != usage.clamped() {
+            return Err(Error::invalid(
+                "usage",
+                format!("a count is above {TOKENS_MAX}"),
+            ));
+        }
         let agent = self.agent(id)?;
         let Some(model) = self.state.models.get(&agent.model) else {
             let issue = format!("its model `{}` is not registered: no prices", agent.model);

@@ -104,24 +104,15 @@ impl<'a> Decision<'a> {
             self.reply(reply, Ok(Reply::Grant(Box::new(Grant::Stop { reason }))));
         }
         // Who waits for a child would wait for ever: it goes on waiting after the next start.
-        let delegating = |d: &Self, id: &AgentId| {
-            d.agent(*id).ok().and_then(|a| a.parent_id).filter(|_| {
-                d.state
-                    .live
-                    .get(id)
-                    .is_some_and(|live| live.delegator.is_some())
-            })
-        };
-        let mut parents: Vec<AgentId> = self
-            .state
-            .live
-            .keys()
-            .filter_map(|id| delegating(self, id))
-            .collect();
-        parents.sort_unstable();
-        parents.dedup();
-        for parent in parents {
-            self.effect(Effect::Cancel(parent));
+        let mut parents = Vec::new();
+        for (id, live) in &mut self.state.live {
+            if let Some(reply) = live.delegator.take() {
+                parents.push((*id, reply));
+            }
+        }
+        parents.sort_unstable_by_key(|(id, _)| *id);
+        for (_, reply) in parents {
+            self.reply(reply, Err(Error::closed()));
         }
     }
 

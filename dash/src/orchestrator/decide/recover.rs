@@ -10,6 +10,9 @@ use crate::model::{
     Task, TaskStatus, Ticket,
 };
 
+/// How the reason of an agent ends that is held because of a step in doubt.
+pub(super) const IS_UNKNOWN: &str = "is unknown";
+
 /// Stored rows that belong together: everything alive, or one swarm.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
@@ -179,12 +182,14 @@ impl Decision<'_> {
                 tool: tool.clone(),
             },
         );
-        let reason = format!("the outcome of `{tool}` ({key}) is unknown");
+        let reason = format!("the outcome of `{tool}` ({key}) {IS_UNKNOWN}");
         match self.agent(id).map(|a| a.status) {
-            // It waits for more than its swarm now.
-            Ok(AgentStatus::Paused) => {
-                self.edit_agent(id, |a| a.pause_reason = Some(reason.clone()));
-            }
+            // It waits for more than its swarm now. Another pause outlasts the doubt.
+            Ok(AgentStatus::Paused) => self.edit_agent(id, |a| {
+                if a.pause_reason.as_deref() == Some(super::swarms::SWARM_PAUSED) {
+                    a.pause_reason = Some(reason.clone());
+                }
+            }),
             // Just checked, so it cannot fail.
             Ok(status) if status.can_become(AgentStatus::Paused) => {
                 drop(self.pause_agent(id, &reason));

@@ -7,6 +7,7 @@ use super::super::effect::{Reply, ReplyId};
 use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
+use super::recover::IS_UNKNOWN;
 use crate::api::{Resolution, check_output};
 use crate::event::{
     AgentStarted, AgentTurn, AgentTurnFailed, MessageDelivered, StepResolved, TaskUnblocked,
@@ -15,9 +16,10 @@ use crate::event::{
 use crate::ids::{AgentId, EntryId};
 use crate::llm::Billing;
 use crate::model::inbox::{Queue, TicketState};
+use crate::model::message::TOKENS_MAX;
 use crate::model::{
-    Agent, AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, SideEffect,
-    Step, StepKey, StepKind, StepState, TaskRole, TaskStatus, ToolResultMessage,
+    Agent, AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
+    SideEffect, Step, StepKey, StepKind, StepState, TaskRole, TaskStatus, ToolResultMessage,
 };
 use crate::spawn::{Advance, AttemptFailure, Grant, ModelIntent, Next, Outcome, ToolIntent};
 use crate::strategy;
@@ -65,9 +67,9 @@ impl Decision<'_> {
         match self.agent(id).map(|a| a.status) {
             Ok(status) if status.is_terminal() => self.grant(to, stop(status.as_str())),
             _ if matches!(next, Next::Fail(_)) => self.proceed(id, next, to),
-            _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
             _ if next == Next::Nothing => self.grant(to, Grant::Noted),
-            Ok(AgentStatus::Paused) => self.live(id).parked = Some(Parked { reply: to, next }),
+            _ if self.state.draining => self.grant(to, stop("the engine is shutting down")),
+            Ok(AgentStatus::Paused) => self.park(id, to, next),
             _ => self.proceed(id, next, to),
         }
     }
@@ -140,7 +142,8 @@ impl Decision<'_> {
         let Message::Assistant(answer) = message.as_ref() else {
             return;
         };
-        let usage = answer.usage;
+        let usage = answer.usage.clamped();
+        let used = bounded(used);
         let tool_calls = u32::try_from(answer.tool_calls().count()).unwrap_or(u32::MAX);
         let entry = self.append(id, Some(key), EntryBody::Message { message });
         self.end_step(id, key, StepState::Done, Some(entry), None);
@@ -199,15 +202,16 @@ impl Decision<'_> {
             Billing::None => Some(Amount::default()),
             Billing::Unknown => None,
             Billing::Known(usage) => {
+                let usage = usage.clamped();
                 let model = self
                     .agent(id)
                     .ok()
                     .and_then(|a| self.state.models.get(&a.model));
                 let usd = model.map(|m| m.price.cost(usage)).unwrap_or_default();
-                Some(Amount {
+                Some(bounded(Amount {
                     usd,
                     tokens: usage.total(),
-                })
+                }))
             }
         }
     }
@@ -216,7 +220,7 @@ impl Decision<'_> {
     fn count_failed(&mut self, id: AgentId, billing: Billing, used: Option<Amount>) {
         if let (Billing::Known(usage), Some(used)) = (billing, used) {
             self.edit_agent(id, |a| {
-                a.usage += usage;
+                a.usage += usage.clamped();
                 a.cost += used.usd;
             });
         }
@@ -281,7 +285,7 @@ impl Decision<'_> {
                 turn,
                 intent: intent.clone(),
             };
-            self.live(id).parked = Some(Parked { reply: to, next });
+            self.park(id, to, next);
             return;
         }
         let steer = self.peek(id, Queue::Steer);
@@ -300,7 +304,7 @@ impl Decision<'_> {
                     turn,
                     intent: intent.clone(),
                 };
-                self.live(id).parked = Some(Parked { reply: to, next });
+                self.park(id, to, next);
                 return;
             }
             Reserved::Paused => {
@@ -308,7 +312,7 @@ impl Decision<'_> {
                     turn,
                     intent: intent.clone(),
                 };
-                self.live(id).parked = Some(Parked { reply: to, next });
+                self.park(id, to, next);
                 return;
             }
             Reserved::Refused => {
@@ -407,6 +411,17 @@ impl Decision<'_> {
         let planned = strategy::expand_plan(&row.task, answer, row.target_agent_count)?;
         self.add_planned(swarm, planned);
         Ok(())
+    }
+
+    /// Keeps a request until it can be granted. An agent has one at a time.
+    fn park(&mut self, id: AgentId, reply: ReplyId, next: Next) {
+        let earlier = self.live(id).parked.replace(Parked { reply, next });
+        if let Some(earlier) = earlier {
+            self.grant(
+                earlier.reply,
+                stop("the agent has asked for something else"),
+            );
+        }
     }
 
     fn grant(&mut self, to: ReplyId, grant: Grant) {
@@ -735,6 +750,7 @@ impl Decision<'_> {
         let Ok(agent) = self.agent(id) else { return };
         let (swarm, task) = (agent.swarm_id, agent.task_id);
         let held = agent.status == AgentStatus::Paused;
+        let reason = agent.pause_reason.clone();
         if let Some(task) = task
             && self
                 .task(task)
@@ -749,9 +765,10 @@ impl Decision<'_> {
             };
             self.emit_swarm(swarm, TaskUnblocked { task_id: task, key });
         }
-        if held && self.state.is_active(swarm) {
+        let by_doubt = reason.is_some_and(|reason| reason.ends_with(IS_UNKNOWN));
+        if held && by_doubt && self.state.is_active(swarm) {
             self.let_go(id);
-        } else if held {
+        } else if held && by_doubt {
             self.edit_agent(id, |a: &mut Agent| {
                 a.pause_reason = Some(super::swarms::SWARM_PAUSED.to_owned());
             });
@@ -765,6 +782,14 @@ const UNKNOWN_OUTCOME: &str = "The outcome of this call is unknown: it was inter
 
 /// Tokens that a message costs besides its text, at most.
 pub(crate) const MESSAGE_OVERHEAD: u64 = 16;
+
+/// What a call may be said to have used at most, so that no sum overflows.
+fn bounded(used: Amount) -> Amount {
+    Amount {
+        usd: used.usd.clamp(NanoUsd::ZERO, NanoUsd::MAX_BUDGET),
+        tokens: used.tokens.min(4 * TOKENS_MAX),
+    }
+}
 
 fn stop(reason: &str) -> Grant {
     Grant::Stop {

@@ -1,5 +1,7 @@
 //! Swarms: creation, pause, scale, the end.
 
+use std::collections::HashSet;
+
 use super::super::effect::Reply;
 use super::tasks::because_of;
 use super::{Decision, cut};
@@ -188,7 +190,8 @@ impl Decision<'_> {
         for agent in self.agents_of(id) {
             let row = self.agent(agent)?;
             let by_swarm = row.pause_reason.as_deref() == Some(SWARM_PAUSED);
-            if row.status == AgentStatus::Paused && by_swarm {
+            // What the first agents go on to do may pause the swarm again.
+            if row.status == AgentStatus::Paused && by_swarm && self.state.is_active(id) {
                 self.resume_agent(agent)?;
             }
         }
@@ -299,7 +302,8 @@ impl Decision<'_> {
         }
         let (strategy, policy) = (swarm.strategy, swarm.config.failure_policy);
         let tasks = self.planned_tasks(id);
-        let is_sink = |t: &&Task| !tasks.iter().any(|other| other.depends_on.contains(&t.id));
+        let needed: HashSet<TaskId> = tasks.iter().flat_map(|t| &t.depends_on).copied().collect();
+        let is_sink = |t: &&Task| !needed.contains(&t.id);
         let sinks: Vec<TaskStatus> = tasks
             .iter()
             .copied()

@@ -117,6 +117,10 @@ impl Decision<'_> {
             let issue = format!("a swarm has at most {} tasks", strategy::PARTS_MAX);
             return Err(Error::invalid("swarmId", issue));
         }
+        if request.key.contains('/') || ["plan", "reduce", "root"].contains(&request.key.as_str()) {
+            let issue = "`plan`, `reduce`, `root` and keys with a `/` are the engine's";
+            return Err(Error::invalid("key", issue));
+        }
         for dependency in &request.depends_on {
             if self.task(*dependency).is_ok_and(|t| t.swarm_id == swarm_id) {
                 continue;
@@ -160,7 +164,11 @@ impl Decision<'_> {
             if plan.busy() >= target {
                 return;
             }
-            let agent = match plan.idle.first() {
+            let idle = plan
+                .idle
+                .iter()
+                .find(|idle| !self.both_have_budgets(**idle, task));
+            let agent = match idle {
                 Some(idle) => *idle,
                 None => match self.add_agent_for(swarm, task) {
                     Some(agent) => agent,
@@ -230,6 +238,10 @@ impl Decision<'_> {
                 agent_row.status
             )));
         }
+        if self.both_have_budgets(agent, task) {
+            let issue = "the task has a budget of its own, so its agent must have none";
+            return Err(Error::invalid("agentId", issue));
+        }
         if !self.state.is_active(task_row.swarm_id) {
             return Err(Error::conflict("the swarm is not active"));
         }
@@ -246,6 +258,12 @@ impl Decision<'_> {
             ));
         }
         task.status.check_move(TaskStatus::Completed)?;
+        if task.role == TaskRole::Plan {
+            let (swarm, row) = (task.swarm_id, self.swarm(task.swarm_id)?);
+            let planned = strategy::expand_plan(&row.task, &output, row.target_agent_count);
+            let planned = planned.map_err(|complaint| Error::invalid("output", complaint))?;
+            self.add_planned(swarm, planned);
+        }
         self.complete_task(id, output);
         self.task_reply(id)
     }
@@ -416,17 +434,16 @@ impl Decision<'_> {
             }
             None => Vec::new(),
         };
-        if !self
+        let failed = self
             .swarm(swarm)
-            .is_ok_and(|s| s.status == SwarmStatus::Failed)
-        {
-            return;
+            .is_ok_and(|s| s.status == SwarmStatus::Failed);
+        if failed {
+            self.edit_swarm(swarm, |s| {
+                s.status = SwarmStatus::Active;
+                s.error = None;
+                s.completed_at = None;
+            });
         }
-        self.edit_swarm(swarm, |s| {
-            s.status = SwarmStatus::Active;
-            s.error = None;
-            s.completed_at = None;
-        });
         for id in cancelled {
             let reopens = |t: &Task| {
                 let why = t.error.as_deref();

@@ -366,3 +366,112 @@ fn nothing_is_granted_once_a_shutdown_has_begun() {
         "and the next start goes on from there"
     );
 }
+
+#[test]
+fn what_has_ended_is_forgotten_once_nothing_runs_for_it() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(2, 1_000));
+    let agents = world.started();
+    for agent in &agents {
+        let end = world.advance(*agent, Vec::new(), complete("x"));
+        assert_eq!(world.grant(end), Some(Grant::Ended));
+        world.with(|d| {
+            d.decide(Input::Detached {
+                agent_id: *agent,
+                attempt: 0,
+                failure: None,
+            });
+        });
+    }
+    world.state.evict(&agents, &[swarm]);
+    assert!(world.state.swarms.get(swarm).is_none());
+    assert!(world.state.plans.is_empty() && world.state.live.is_empty());
+    assert_eq!(world.state.tasks.iter().count(), 0);
+    assert_eq!(world.state.budgets.iter().count(), 1, "the project's");
+}
+
+#[test]
+fn keys_of_the_engine_are_not_given_to_callers() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(parallel(1));
+    for key in ["plan", "reduce", "map/1", "delegated/x/t1/c0"] {
+        let request = crate::api::CreateTask {
+            swarm_id: swarm,
+            key: key.to_owned(),
+            prompt: "p".to_owned(),
+            depends_on: Vec::new(),
+            budget: None,
+        };
+        let err = world
+            .command(Command::CreateTask(Box::new(request)))
+            .unwrap_err();
+        assert_eq!(err.field(), Some("key"), "{key}");
+    }
+}
+
+#[test]
+fn tools_under_way_may_finish_during_a_shutdown() {
+    let mut world = World::new(Settings::default());
+    world.swarm(parallel(1));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    let calls = vec![
+        tool(0, "a", SideEffect::Once),
+        tool(1, "b", SideEffect::Once),
+    ];
+    let next = Next::Tools { turn: 1, calls };
+    world.advance(agent, vec![answered(MODEL, 1, &["a", "b"])], next);
+    world.with(|decision| decision.drain());
+    let key = StepKey::Tool { turn: 1, index: 0 };
+    let first = world.advance(agent, vec![tool_answered(key, "a")], Next::Nothing);
+    assert_eq!(
+        world.grant(first),
+        Some(Grant::Noted),
+        "the other one goes on"
+    );
+}
+
+#[test]
+fn a_pause_by_a_caller_outlasts_a_doubt() {
+    let mut world = World::new(Settings::default());
+    world.swarm(parallel(1));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    let next = Next::Tools {
+        turn: 1,
+        calls: vec![tool(0, "c", SideEffect::Once)],
+    };
+    world.advance(agent, vec![answered(MODEL, 1, &["c"])], next);
+    world.command(Command::PauseAgent(agent)).unwrap();
+    world.state.live.get_mut(&agent).unwrap().attached = false;
+    world.with(|decision| decision.recover());
+    let key = StepKey::Tool { turn: 1, index: 0 };
+    let resolution = Resolution::Skip;
+    let resolve = Command::ResolveStep {
+        agent_id: agent,
+        key,
+        resolution,
+    };
+    world.command(resolve).unwrap();
+    assert_eq!(
+        world.state.agents.get(agent).unwrap().status,
+        AgentStatus::Paused
+    );
+    world.command(Command::ResumeAgent(agent)).unwrap();
+    assert_eq!(world.started(), [agent]);
+}
+
+#[test]
+fn a_count_that_no_server_means_is_bounded() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(1, 1_000));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    let outcome = answered(MODEL, i64::MAX as u64, &[]);
+    world.advance(agent, vec![outcome], complete("x"));
+    let after = budget(&mut world, swarm);
+    assert!(
+        after.spent > 0 && after.overrun > 0,
+        "recorded, and the store takes it"
+    );
+}
