@@ -11,6 +11,8 @@
 --   * `version` counts the writes of a row. A writer names the version it read; another one in the
 --     row is a conflict.
 --   * Rows are never deleted.
+--   * Checks of more than two values are written with OR. SQLite makes a temporary table of the
+--     values of such an IN each time it writes a row, which doubled the CPU of a step.
 --   * `events_readable`, `steps_readable` and `entries_readable` are for people with a shell.
 --
 -- The order of the tables is the order in which a changeset writes them: a row refers only to rows
@@ -37,7 +39,8 @@ CREATE TABLE projects (
 CREATE TABLE budgets (
     num         INTEGER PRIMARY KEY,
     id          TEXT    NOT NULL UNIQUE,
-    scope       TEXT    NOT NULL CHECK (scope IN ('project', 'swarm', 'agent', 'task')),
+    scope       TEXT    NOT NULL CHECK (
+        scope = 'project' OR scope = 'swarm' OR scope = 'agent' OR scope = 'task'),
     entity_id   TEXT    NOT NULL,          -- id of the project, swarm, agent or task
     parent_id   TEXT    REFERENCES budgets (id),
     currency    TEXT    NOT NULL CHECK (currency IN ('USD', 'tokens')),
@@ -49,9 +52,15 @@ CREATE TABLE budgets (
     warning     INTEGER NOT NULL,          -- levels in per cent of the cap
     critical    INTEGER NOT NULL,
     hard_stop   INTEGER NOT NULL,
-    warning_action   TEXT NOT NULL CHECK (warning_action IN ('none', 'notify', 'pause', 'kill')),
-    critical_action  TEXT NOT NULL CHECK (critical_action IN ('none', 'notify', 'pause', 'kill')),
-    hard_stop_action TEXT NOT NULL CHECK (hard_stop_action IN ('none', 'notify', 'pause', 'kill')),
+    warning_action   TEXT NOT NULL CHECK (
+        warning_action = 'none' OR warning_action = 'notify' OR warning_action = 'pause'
+        OR warning_action = 'kill'),
+    critical_action  TEXT NOT NULL CHECK (
+        critical_action = 'none' OR critical_action = 'notify' OR critical_action = 'pause'
+        OR critical_action = 'kill'),
+    hard_stop_action TEXT NOT NULL CHECK (
+        hard_stop_action = 'none' OR hard_stop_action = 'notify'
+        OR hard_stop_action = 'pause' OR hard_stop_action = 'kill'),
     fired       INTEGER NOT NULL,          -- highest level that fired; 0 = none
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
@@ -70,11 +79,13 @@ CREATE TABLE swarms (
     id          TEXT    NOT NULL UNIQUE,
     project_id  TEXT    NOT NULL REFERENCES projects (id),
     name        TEXT    NOT NULL,
-    status      TEXT    NOT NULL CHECK (status IN
-        ('creating', 'active', 'paused', 'completed', 'failed', 'destroyed')),
+    status      TEXT    NOT NULL CHECK (
+        status = 'creating' OR status = 'active' OR status = 'paused'
+        OR status = 'completed' OR status = 'failed' OR status = 'destroyed'),
     task        TEXT    NOT NULL,          -- the goal, in words
-    strategy    TEXT    NOT NULL CHECK (strategy IN
-        ('parallel', 'map-reduce', 'pipeline', 'tree', 'dag')),
+    strategy    TEXT    NOT NULL CHECK (
+        strategy = 'parallel' OR strategy = 'map-reduce' OR strategy = 'pipeline'
+        OR strategy = 'tree' OR strategy = 'dag'),
     config      TEXT    NOT NULL,          -- JSON object: SwarmConfig
     budget_id   TEXT    NOT NULL REFERENCES budgets (id),
     agent_count INTEGER NOT NULL,          -- agents ever created
@@ -95,12 +106,14 @@ CREATE TABLE tasks (
     id          TEXT    PRIMARY KEY,
     swarm_id    TEXT    NOT NULL REFERENCES swarms (id),
     key         TEXT    NOT NULL,          -- place in the plan, e.g. map/3
-    role        TEXT    NOT NULL CHECK (role IN
-        ('work', 'plan', 'map', 'reduce', 'stage', 'coordinate', 'delegated')),
+    role        TEXT    NOT NULL CHECK (
+        role = 'work' OR role = 'plan' OR role = 'map' OR role = 'reduce' OR role = 'stage'
+        OR role = 'coordinate' OR role = 'delegated'),
     prompt      TEXT    NOT NULL,
     depends_on  TEXT    NOT NULL,          -- JSON array of task ids
-    status      TEXT    NOT NULL CHECK (status IN
-        ('pending', 'ready', 'running', 'blocked', 'completed', 'failed', 'cancelled')),
+    status      TEXT    NOT NULL CHECK (
+        status = 'pending' OR status = 'ready' OR status = 'running' OR status = 'blocked'
+        OR status = 'completed' OR status = 'failed' OR status = 'cancelled'),
     agent_id    TEXT,                      -- agents.id; agents are written later, so not a key
     output      TEXT,
     error       TEXT,
@@ -117,8 +130,9 @@ CREATE TABLE agents (
     num         INTEGER PRIMARY KEY,
     id          TEXT    NOT NULL UNIQUE,
     name        TEXT    NOT NULL,
-    status      TEXT    NOT NULL CHECK (status IN
-        ('idle', 'spawning', 'running', 'paused', 'completed', 'failed', 'killed')),
+    status      TEXT    NOT NULL CHECK (
+        status = 'idle' OR status = 'spawning' OR status = 'running' OR status = 'paused'
+        OR status = 'completed' OR status = 'failed' OR status = 'killed'),
     swarm_id    TEXT    NOT NULL REFERENCES swarms (id),
     parent_id   TEXT    REFERENCES agents (id),
     depth       INTEGER NOT NULL,          -- 0 without a parent
@@ -162,7 +176,8 @@ CREATE TABLE reservations (
     step_kind   INTEGER NOT NULL,          -- as in steps
     step_turn   INTEGER NOT NULL,
     step_number INTEGER NOT NULL,
-    state       TEXT    NOT NULL CHECK (state IN ('held', 'settled', 'released', 'uncertain')),
+    state       TEXT    NOT NULL CHECK (
+        state = 'held' OR state = 'settled' OR state = 'released' OR state = 'uncertain'),
     held_usd    INTEGER NOT NULL,
     held_tokens INTEGER NOT NULL,
     actual_usd    INTEGER,                 -- NULL until settled
@@ -204,10 +219,12 @@ CREATE TABLE steps (
     kind        INTEGER NOT NULL CHECK (kind IN (0, 1)),    -- 0 = model call, 1 = tool call
     turn        INTEGER NOT NULL,          -- from 1
     number      INTEGER NOT NULL,          -- model: the attempt; tool: place in the answer; from 0
-    state       TEXT    NOT NULL CHECK (state IN
-        ('intended', 'done', 'failed', 'in_doubt', 'resolved')),
-    side_effect TEXT    NOT NULL CHECK (side_effect IN
-        ('pure', 'idempotent', 'reconcilable', 'once')),
+    state       TEXT    NOT NULL CHECK (
+        state = 'intended' OR state = 'done' OR state = 'failed' OR state = 'in_doubt'
+        OR state = 'resolved'),
+    side_effect TEXT    NOT NULL CHECK (
+        side_effect = 'pure' OR side_effect = 'idempotent' OR side_effect = 'reconcilable'
+        OR side_effect = 'once'),
     name        TEXT    NOT NULL,          -- the tool, or the model's id
     tries       INTEGER NOT NULL,
     call_id     TEXT,                      -- a tool call's id in the model's answer
@@ -228,7 +245,8 @@ CREATE TABLE tickets (
     agent_id    TEXT    NOT NULL REFERENCES agents (id),
     queue       TEXT    NOT NULL CHECK (queue IN ('steer', 'follow_up')),
     text        TEXT    NOT NULL,
-    state       TEXT    NOT NULL CHECK (state IN ('queued', 'delivered', 'dropped')),
+    state       TEXT    NOT NULL CHECK (
+        state = 'queued' OR state = 'delivered' OR state = 'dropped'),
     created_at  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX tickets_by_agent ON tickets (agent_id, id);

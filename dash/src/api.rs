@@ -1,5 +1,4 @@
-//! What callers ask of the orchestrator, as data: shared by the Rust API, the server, the clients
-//! and Python.
+//! What callers ask of the orchestrator, as data.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::swarm::WorkspaceRoot;
-use crate::model::{
-    Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, TaskRole, Thresholds,
-};
+use crate::model::{Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, Thresholds};
 use crate::settings::check;
 use crate::{Error, Result};
 
@@ -74,19 +71,7 @@ impl BudgetRequest {
     /// [`Invalid`](crate::ErrorKind::Invalid) with the field.
     pub fn validate(&self) -> Result<()> {
         check_cap(self.allocated)?;
-        let t = &self.thresholds;
-        for (field, level) in [
-            ("budget.thresholds.warning", t.warning),
-            ("budget.thresholds.critical", t.critical),
-            ("budget.thresholds.hardStop", t.hard_stop),
-        ] {
-            check(field, level.into(), 1, 100)?;
-        }
-        if t.warning > t.critical || t.critical > t.hard_stop {
-            let issue = "levels must not fall from warning to critical to hard stop";
-            return Err(Error::invalid("budget.thresholds", issue));
-        }
-        Ok(())
+        self.thresholds.validate()
     }
 }
 
@@ -417,7 +402,7 @@ impl SwarmOutcome {
             return Ok(self.swarm.result.as_deref().unwrap_or_default());
         }
         let error = self.swarm.error.as_deref().unwrap_or("it was destroyed");
-        let kind = if error.contains(BUDGET_EXCEEDED) {
+        let kind = if error.starts_with(BUDGET_EXCEEDED) {
             ErrorKind::BudgetExceeded
         } else {
             ErrorKind::Conflict
@@ -429,19 +414,8 @@ impl SwarmOutcome {
     }
 }
 
-/// The words every error about an exhausted budget begins with.
+/// The words every error of an agent, task or swarm begins with that an exhausted budget has ended.
 pub const BUDGET_EXCEEDED: &str = "budget exceeded";
-
-impl From<TaskSpec> for crate::strategy::PlannedTask {
-    fn from(spec: TaskSpec) -> Self {
-        Self {
-            key: spec.key,
-            role: TaskRole::Work,
-            prompt: spec.prompt,
-            depends_on: spec.depends_on,
-        }
-    }
-}
 
 /// Who a budget belongs to, as callers name it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,7 +55,7 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// The PRD's error code of this kind (its section 5.5, and two of ours where it has none).
+    /// The code of this kind, as error bodies of the HTTP API carry it.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! Events: past-tense facts, numbered without gaps, stored, then published.
 //!
-//! The envelope is the PRD's (`id`, `timestamp`, `type`, `source`, `data`) plus `seq`, the cursor.
+//! The envelope has `id`, `seq` (the cursor), `timestamp`, `swarmId`, `source`, `type` and `data`.
 //! A name once released keeps its meaning; a changed payload is a new name. Readers must expect
 //! names they do not know: decoding keeps those as [`EventKind::Unknown`].
 
@@ -116,7 +116,7 @@ macro_rules! events {
     };
 }
 
-/// An agent's running cost, as the PRD's `agent.progress` carries it.
+/// An agent's running cost, as `agent.progress` carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CostSoFar {
     /// Tokens so far.
@@ -125,7 +125,7 @@ pub struct CostSoFar {
     pub amount: f64,
 }
 
-/// Progress as the PRD's `agent.progress` carries it.
+/// Progress, as `agent.progress` carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgressReport {
     /// Steps done.
@@ -310,7 +310,7 @@ events! {
         agent_id: AgentId,
         /// The step.
         step: StepKey,
-        /// `retry`, `skip` or `result`.
+        /// `retry`, `skip`, `result`, or `abandoned` because its agent ended.
         resolution: String,
     }
     /// A swarm was created.
@@ -421,7 +421,7 @@ events! {
         /// Its place in the plan.
         key: String,
     }
-    /// A budget crossed a threshold. The PRD's payload; amounts in dollars (or tokens) for display.
+    /// A budget crossed a threshold. Amounts in dollars (or tokens), for display.
     BudgetThreshold = "budget.threshold" {
         /// The swarm, if the budget is a swarm's or below one.
         swarm_id: Option<SwarmId>,
@@ -442,7 +442,8 @@ events! {
         /// The predicted final cost at the present burn rate.
         projected: f64,
     }
-    /// A call did not fit what a budget has left and was refused. The PRD's payload.
+    /// A call did not fit what a budget has left and was refused. Amounts in dollars (or tokens), for
+    /// display.
     BudgetExceeded = "budget.exceeded" {
         /// The swarm, if the budget is a swarm's or below one.
         swarm_id: Option<SwarmId>,
@@ -471,6 +472,17 @@ events! {
         scope: BudgetScope,
         /// The cap, in nano-dollars or tokens; none = no cap.
         allocated: Option<i64>,
+    }
+    /// A charge whose call's outcome was lost was replaced by what the call really used.
+    BudgetReconciled = "budget.reconciled" {
+        /// The agent whose call it was.
+        agent_id: AgentId,
+        /// The step.
+        step: StepKey,
+        /// Nano-dollars charged at worst case until now.
+        uncertain_nanos: i64,
+        /// Nano-dollars charged from now on.
+        actual_nanos: i64,
     }
     /// A server reported more usage than the worst case that was reserved.
     BudgetOverrun = "budget.overrun" {

@@ -4,7 +4,7 @@
 //! not a prompt library and not a general workflow engine.
 //!
 //! Reading order: [`event`] (what can happen), [`store`] (how it is kept), `orchestrator` (who
-//! decides), `orchestrator/decide` (how), then `examples/swarm.rs`.
+//! decides), `orchestrator/decide` (how), then `examples/swarm/main.rs`.
 
 pub mod api;
 pub mod env;

@@ -11,8 +11,8 @@ const TEXT: &[&str] = &[
     "md", "txt", "rst", "rs", "py", "ts", "js", "toml", "yaml", "yml", "json",
 ];
 
-/// The folder to work on and the files in it, as paths relative to it.
-pub(crate) fn find(path: Option<&Path>) -> io::Result<(PathBuf, Vec<String>)> {
+/// The folder to work on, the files to take as paths relative to it, and how many there are.
+pub(crate) fn find(path: Option<&Path>) -> io::Result<(PathBuf, Vec<String>, usize)> {
     let (root, mut files) = match path {
         Some(path) => {
             let root = path.canonicalize()?;
@@ -29,8 +29,9 @@ pub(crate) fn find(path: Option<&Path>) -> io::Result<(PathBuf, Vec<String>)> {
         }
     };
     files.sort();
+    let found = files.len();
     files.truncate(FILES_MAX);
-    Ok((root, files))
+    Ok((root, files, found))
 }
 
 fn walk(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {

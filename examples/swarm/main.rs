@@ -10,11 +10,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong flags, 3 budget exceeded, 130 interrupted.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program talks to its user"
-)]
+#![expect(clippy::print_stderr, reason = "a program talks to its user")]
 
 mod files;
 mod goal;
@@ -30,7 +26,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use dash::api::{BudgetOwner, BudgetRequest};
 use dash::llm::http::OpenAiProvider;
-use dash::llm::{LlmProvider, Model, ModelPrice, ScriptedLlm};
+use dash::llm::{LlmProvider, Model, ScriptedLlm};
 use dash::model::budget::{ThresholdAction, Thresholds};
 use dash::model::swarm::WorkspaceRoot;
 use dash::model::{Swarm, SwarmStatus};
@@ -38,6 +34,14 @@ use dash::store::{AgentFilter, EventFilter, Page, SqliteStore, SwarmFilter};
 use dash::{Error, ErrorKind, Orchestrator, Result};
 
 use options::{Options, variable};
+
+/// Prints a line. A reader that has gone (`| head`) is no reason to stop the swarm.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _gone = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 /// How long agents may finish what they are doing after Ctrl-C.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -62,16 +66,27 @@ async fn run(options: &Options) -> Result<ExitCode> {
     let (provider, model) = model(options)?;
     let places = Places::new(options)?;
     let store = Arc::new(SqliteStore::open(&places.db).await?);
+    places.make_out()?;
     let dash = Orchestrator::builder(store)
         .add_provider(provider)
         .add_model(model)
         .start()
         .await?;
 
-    let swarm = if options.resume {
+    let left = if options.resume {
         unfinished(&dash).await?
     } else {
-        create(&dash, options, &places).await?
+        None
+    };
+    let swarm = match left {
+        Some(swarm) => swarm,
+        None => {
+            if options.resume {
+                // A run that was killed before its first commit has left nothing.
+                say!("nothing to resume in {}: starting", places.db.display());
+            }
+            create(&dash, options, &places).await?
+        }
     };
     let interrupted = tokio::select! {
         shown = show_progress(&dash, &swarm) => { shown?; false }
@@ -97,28 +112,26 @@ fn model(options: &Options) -> Result<(Arc<dyn LlmProvider>, Model)> {
         .or_else(|| variable("OPENAI_BASE_URL"));
     let base = base.or_else(|| key.as_ref().map(|_| "https://api.openai.com/v1".to_owned()));
     if let Some(base) = base {
-        println!("model: {} at {base}", options.model);
+        say!("model: {} at {base}", options.model);
         let mut provider = OpenAiProvider::builder(base).id("openai");
         if let Some(key) = key {
             provider = provider.api_key(key.into());
         }
-        let mut model = Model::free(options.model.clone(), "openai");
-        model.price.input = options.input_price;
-        model.price.cache_read = options.input_price;
-        model.price.output = options.output_price;
+        let (input, output) = (options.input_price, options.output_price);
+        let model = Model::priced(options.model.clone(), "openai", input, output);
         return Ok((Arc::new(provider.build()?), model));
     }
-    println!("model: scripted (no OPENAI_API_KEY and no --base-url); prices are for show");
+    say!("model: scripted (no OPENAI_API_KEY and no --base-url); prices are for show");
     let pace = Duration::from_millis(options.pace);
     let script = ScriptedLlm::new("scripted", move |request| script::answer(request, pace));
-    let mut model = Model::free("scripted", "scripted");
-    model.price = ModelPrice {
-        input: "0.25".parse()?,
-        cache_read: "0.25".parse()?,
-        output: "2.00".parse()?,
-        ..ModelPrice::default()
-    };
+    let (input, output) = ("0.25".parse()?, "2.00".parse()?);
+    let model = Model::priced("scripted", "scripted", input, output);
     Ok((Arc::new(script), model))
+}
+
+fn io(what: &str, path: &Path, err: std::io::Error) -> Error {
+    let message = format!("failed to {what} `{}`", path.display());
+    Error::new(ErrorKind::Unavailable, message).with_source(err)
 }
 
 /// Where things are.
@@ -129,21 +142,7 @@ struct Places {
 
 impl Places {
     fn new(options: &Options) -> Result<Self> {
-        let io = |what: &str, path: &Path, err: std::io::Error| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("failed to {what} `{}`", path.display()),
-            )
-            .with_source(err)
-        };
         let db = match &options.db {
-            Some(db) if options.resume && !db.exists() => {
-                let issue = format!(
-                    "`{}` does not exist, there is nothing to resume",
-                    db.display()
-                );
-                return Err(Error::invalid("--db", issue));
-            }
             Some(db) => std::path::absolute(db).map_err(|err| io("find", db, err))?,
             None => {
                 let dir = tempfile::Builder::new().prefix("dash-swarm-").tempdir();
@@ -152,14 +151,18 @@ impl Places {
             }
         };
         let out = db.with_extension("out");
-        std::fs::create_dir_all(&out).map_err(|err| io("make", &out, err))?;
         Ok(Self { db, out })
+    }
+
+    /// The folder that agents write to; only once the database is known to be ours.
+    fn make_out(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.out).map_err(|err| io("make", &self.out, err))
     }
 }
 
 async fn create(dash: &Orchestrator, options: &Options, places: &Places) -> Result<Swarm> {
     let found = files::find(options.path.as_deref());
-    let (root, files) =
+    let (root, files, found) =
         found.map_err(|err| Error::invalid("--path", "cannot be read").with_source(err))?;
     if files.is_empty() {
         return Err(Error::invalid(
@@ -183,8 +186,8 @@ async fn create(dash: &Orchestrator, options: &Options, places: &Places) -> Resu
     };
     request.config.workspace = vec![at("project", &root, false), at("out", &places.out, true)];
     let swarm = dash.create_swarm(request).await?;
-    println!(
-        "{} files in {}, {} agents at once",
+    say!(
+        "{} of {found} files in {}, {} agents at once",
         files.len(),
         root.display(),
         options.agents
@@ -193,7 +196,7 @@ async fn create(dash: &Orchestrator, options: &Options, places: &Places) -> Resu
 }
 
 /// The newest swarm that has not ended, or else the newest one.
-async fn unfinished(dash: &Orchestrator) -> Result<Swarm> {
+async fn unfinished(dash: &Orchestrator) -> Result<Option<Swarm>> {
     let mut newest = None;
     let mut page = Page::first(100);
     loop {
@@ -209,7 +212,7 @@ async fn unfinished(dash: &Orchestrator) -> Result<Swarm> {
             None => break,
         }
     }
-    newest.ok_or_else(|| Error::invalid("--resume", "there is no swarm in the database"))
+    Ok(newest)
 }
 
 /// Prints what happens until the swarm has ended.
@@ -221,7 +224,7 @@ async fn show_progress(dash: &Orchestrator, swarm: &Swarm) -> Result<()> {
             continue;
         }
         if let Some(line) = progress.line(&event) {
-            println!("{line}");
+            say!("{line}");
         }
         let name = event.kind.name();
         if matches!(name, "swarm.completed" | "swarm.failed" | "swarm.destroyed") {
@@ -257,7 +260,7 @@ async fn finish(dash: &Orchestrator, swarm: &Swarm, places: &Places) -> Result<E
             Error::new(ErrorKind::Unavailable, "failed to write the report").with_source(err)
         })?;
     }
-    println!(
+    say!(
         "\n{}",
         show::table(
             &outcome.swarm,

@@ -21,11 +21,21 @@ pub(crate) struct Options {
     pub(crate) strategy: Strategy,
 
     /// Agents that work at the same time
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 4,
+        value_name = "N",
+        allow_negative_numbers = true
+    )]
     pub(crate) agents: u32,
 
     /// The most the swarm may spend, in dollars
-    #[arg(long, default_value = "1.00", value_name = "USD")]
+    #[arg(
+        long,
+        default_value = "1.00",
+        value_name = "USD",
+        allow_negative_numbers = true
+    )]
     pub(crate) budget: NanoUsd,
 
     /// The database file [default: a new one in a temporary folder]

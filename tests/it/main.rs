@@ -1,27 +1,26 @@
-//! The engine through its public API. One module per topic.
+//! Tests of the whole through public APIs, as one binary. One module per topic.
+#![cfg(test)]
 
-#[cfg(test)]
 mod attempts;
-#[cfg(test)]
 mod budgets;
-#[cfg(test)]
+mod crash;
+mod crash_audit;
+mod crash_child;
+mod crash_open;
+mod docs;
 mod events;
-#[cfg(test)]
+mod example;
 mod faults;
-#[cfg(test)]
-mod input;
-#[cfg(test)]
+mod layering;
 mod lifecycle;
-#[cfg(test)]
+mod no_panics;
+mod real_model;
 mod recovery;
-#[cfg(test)]
+mod requests;
 mod shutdown;
-#[cfg(test)]
+mod source;
 mod steering;
-#[cfg(test)]
 mod strategies;
-#[cfg(test)]
-mod wire;
 
 /// Every file here is a module of this binary.
 #[test]

@@ -123,6 +123,31 @@ pub struct Thresholds {
     pub hard_stop_action: ThresholdAction,
 }
 
+impl Thresholds {
+    /// Checks that levels lie in 1 to 100 and do not fall.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) with the field.
+    pub fn validate(&self) -> crate::Result<()> {
+        for (field, level) in [
+            ("budget.thresholds.warning", self.warning),
+            ("budget.thresholds.critical", self.critical),
+            ("budget.thresholds.hardStop", self.hard_stop),
+        ] {
+            if !(1..=100).contains(&level) {
+                let issue = format!("must be between 1 and 100, is {level}");
+                return Err(crate::Error::invalid(field, issue));
+            }
+        }
+        if self.warning > self.critical || self.critical > self.hard_stop {
+            let issue = "levels must not fall from warning to critical to hard stop";
+            return Err(crate::Error::invalid("budget.thresholds", issue));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Thresholds {
     /// 75 notify, 90 pause, 100 kill (the design, section 4.6). A run that nobody watches should
     /// set `critical_action` to `notify`, or it waits at 90 for someone to resume it.

@@ -88,6 +88,28 @@ pub struct Model {
 }
 
 impl Model {
+    /// A model with a window of 128,000 and answers of up to 4,096 tokens, and these prices per
+    /// million tokens. Cached input costs what other input does; set `price.cache_read` and
+    /// `price.cache_write` where it does not.
+    #[must_use]
+    pub fn priced(
+        id: impl Into<String>,
+        provider: impl Into<String>,
+        input: NanoUsd,
+        output: NanoUsd,
+    ) -> Self {
+        let price = ModelPrice {
+            input,
+            output,
+            cache_read: input,
+            cache_write: input,
+        };
+        Self {
+            price,
+            ..Self::free(id, provider)
+        }
+    }
+
     /// A model that costs nothing, with a window of 128,000 and answers of up to 4,096 tokens.
     #[must_use]
     pub fn free(id: impl Into<String>, provider: impl Into<String>) -> Self {

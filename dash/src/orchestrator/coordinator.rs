@@ -271,6 +271,7 @@ impl Coordinator {
             | Command::RetryAgent(id)
             | Command::Send { agent_id: id, .. }
             | Command::ResolveStep { agent_id: id, .. } => self.load_agent(*id).await,
+            Command::Reconcile { agent_id, .. } => self.load_uncertain(*agent_id).await,
             Command::AssignTask { task_id, agent_id } => {
                 self.load_agent(*agent_id).await?;
                 self.load_task(*task_id).await
@@ -278,7 +279,9 @@ impl Coordinator {
             Command::CompleteTask { task_id, .. } | Command::CancelTask(task_id) => {
                 self.load_task(*task_id).await
             }
-            Command::Allocate { owner, .. } | Command::BudgetStatus(owner) => match owner {
+            Command::Allocate { owner, .. }
+            | Command::SetThresholds { owner, .. }
+            | Command::BudgetStatus(owner) => match owner {
                 BudgetOwner::Project(name) => self.load_project(name).await,
                 BudgetOwner::Swarm(id) => self.load_swarm(*id).await,
                 BudgetOwner::Agent(id) => self.load_agent(*id).await,
@@ -322,6 +325,19 @@ impl Coordinator {
             let agents = vec![agent];
             self.load(super::decide::Snapshot {
                 agents,
+                ..Default::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// An agent and its charges at worst case.
+    async fn load_uncertain(&mut self, id: AgentId) -> Result<()> {
+        self.load_agent(id).await?;
+        if self.state.agents.get(id).is_some() {
+            let reservations = load::uncertain(self.shared.store.as_ref(), id).await?;
+            self.load(super::decide::Snapshot {
+                reservations,
                 ..Default::default()
             });
         }

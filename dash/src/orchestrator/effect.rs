@@ -5,7 +5,9 @@ use crate::api::{BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution,
 use crate::env::UnixMillis;
 use crate::ids::{AgentId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
-use crate::model::{Agent, Budget, Progress, StepKey, Swarm, Task, Version};
+use crate::model::{
+    Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Thresholds, Usage, Version,
+};
 use crate::spawn::{Advance, AttemptFailure, Delegation, DelegationResult, Grant};
 
 /// Whom an answer goes to; the coordinator keeps the channel behind it.
@@ -44,7 +46,16 @@ pub(crate) enum Command {
         owner: BudgetOwner,
         allocated: Option<i64>,
     },
+    SetThresholds {
+        owner: BudgetOwner,
+        thresholds: Thresholds,
+    },
     BudgetStatus(BudgetOwner),
+    Reconcile {
+        agent_id: AgentId,
+        key: StepKey,
+        usage: Usage,
+    },
     ResolveStep {
         agent_id: AgentId,
         key: StepKey,
@@ -95,6 +106,7 @@ pub(crate) enum Reply {
     Agent(Box<Agent>),
     Task(Box<Task>),
     Budget(Box<Budget>),
+    Reservation(Box<Reservation>),
     Status(Box<BudgetStatus>),
     Ticket(TicketId),
     Grant(Box<Grant>),
@@ -121,6 +133,7 @@ reply_into! {
     Agent(row) => Agent = *row;
     Task(row) => Task = *row;
     Budget(row) => Budget = *row;
+    Reservation(row) => Reservation = *row;
     Status(status) => BudgetStatus = *status;
     Ticket(id) => TicketId = id;
     Grant(grant) => Grant = *grant;

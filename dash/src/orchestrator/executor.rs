@@ -17,12 +17,15 @@ use super::registry::Registry;
 use crate::env::{Clock, UnixMillis};
 use crate::event::Delta;
 use crate::ids::{AgentId, SwarmId};
-use crate::model::{Agent, Swarm};
+use crate::llm::ToolSpec;
+use crate::model::{Agent, Swarm, SwarmConfig};
 use crate::settings::Settings;
-use crate::spawn::{AgentContext, AttemptFailure, AttemptLimits, SpawnRequest, panic_message};
+use crate::spawn::{
+    AgentContext, AttemptFailure, AttemptLimits, EngineTool, SpawnRequest, panic_message,
+};
 use crate::store::Store;
 use crate::strategy::SYSTEM_PROMPT;
-use crate::tool::Fence;
+use crate::tool::{Fence, Tool};
 use crate::{Error, Result};
 
 /// What every agent's task needs.
@@ -43,11 +46,25 @@ pub(crate) struct Shared {
 /// The longest conversation that is loaded, in entries; far above what the turn limits allow.
 const ENTRIES_MAX: usize = 1_000_000;
 
+/// What the agents of a swarm share: directories, opened once, and settings and tools, held once.
+#[derive(Debug, Clone)]
+struct Kit {
+    fence: Arc<Fence>,
+    config: Arc<SwarmConfig>,
+    tools: Arc<[Arc<dyn Tool>]>,
+    system: Arc<str>,
+}
+
+/// The engine's tools of an agent, and all its tools as a model sees them.
+type Offer = (Vec<EngineTool>, Arc<[ToolSpec]>);
+
 #[derive(Debug)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     running: HashMap<AgentId, CancellationToken>,
-    fences: HashMap<SwarmId, Arc<Fence>>,
+    kits: HashMap<SwarmId, Kit>,
+    /// By depth: an agent at the bottom of a tree has no `delegate`.
+    offers: HashMap<SwarmId, HashMap<u32, Offer>>,
 }
 
 impl Executor {
@@ -55,7 +72,8 @@ impl Executor {
         Self {
             shared,
             running: HashMap::new(),
-            fences: HashMap::new(),
+            kits: HashMap::new(),
+            offers: HashMap::new(),
         }
     }
 
@@ -63,9 +81,11 @@ impl Executor {
     pub(crate) fn start(&mut self, agent: Agent, swarm: &Swarm) {
         let cancel = self.shared.cancel.child_token();
         self.running.insert(agent.id, cancel.clone());
-        let fence = self.fence(swarm);
-        let config = Arc::new(swarm.config.clone());
-        let strategy = swarm.strategy;
+        let kit = self.kit(swarm);
+        let offer = match &kit {
+            Ok(kit) => self.offer(swarm, kit, agent.depth),
+            Err(_) => Offer::default(),
+        };
         let shared = Arc::clone(&self.shared);
         let (agent_id, attempt) = (agent.id, agent.attempt);
         let port = EnginePort {
@@ -82,18 +102,19 @@ impl Executor {
             tasks: self.shared.tasks.clone(),
             clock: Arc::clone(&self.shared.clock),
         };
-        let engine_tools = Registry::engine_tools_for(&config, strategy, agent.depth);
+        // What a future was given stays in it to its end, and most of an agent's time is spent
+        // waiting. So the attempt is boxed before the task takes it, and what it only needs to
+        // begin with is in boxes that go.
+        let engine = Arc::clone(&shared);
+        let prepared = Box::pin(prepare(Arc::clone(&shared), Box::new(agent), kit, offer));
+        let attempt_of = Box::pin(async move {
+            let request = prepared.await?;
+            let run = engine.registry.spawner.run(*request, cx);
+            run.await;
+            Ok::<(), Error>(())
+        });
         self.shared.tasks.spawn(async move {
-            let attempt_of = async {
-                let fence = fence?;
-                let mut request = prepare(&shared, agent, config, fence).await?;
-                request.engine_tools = engine_tools;
-                shared.registry.spawner.run(request, cx).await;
-                Ok::<(), Error>(())
-            };
-            // Boxed: the future of a whole agent is large, and most of the time it waits.
-            let guarded = Box::pin(AssertUnwindSafe(attempt_of).catch_unwind());
-            let failure = match guarded.await {
+            let failure = match AssertUnwindSafe(attempt_of).catch_unwind().await {
                 Ok(Ok(())) => None,
                 Ok(Err(err)) => Some(AttemptFailure {
                     retryable: err.kind() == crate::ErrorKind::Unavailable,
@@ -122,22 +143,44 @@ impl Executor {
         });
     }
 
-    /// The directories of a swarm, opened once and kept while it lives.
-    fn fence(&mut self, swarm: &Swarm) -> Result<Arc<Fence>> {
-        if let Some(fence) = self.fences.get(&swarm.id) {
-            return Ok(Arc::clone(fence));
+    /// What a swarm's agents share, made once and kept while it lives.
+    fn kit(&mut self, swarm: &Swarm) -> Result<Kit> {
+        if let Some(kit) = self
+            .kits
+            .get(&swarm.id)
+            .filter(|k| *k.config == swarm.config)
+        {
+            return Ok(kit.clone());
         }
-        match Fence::open(&swarm.config.workspace) {
-            Ok(fence) => {
-                let fence = Arc::new(fence);
-                self.fences.insert(swarm.id, Arc::clone(&fence));
-                Ok(fence)
-            }
-            Err(err) => {
-                let message = format!("the workspace cannot be opened: {err}");
-                Err(Error::invalid("config.workspace", message).with_source(err))
-            }
-        }
+        let fence = Fence::open(&swarm.config.workspace).map_err(|err| {
+            let message = format!("the workspace cannot be opened: {err}");
+            Error::invalid("config.workspace", message).with_source(err)
+        })?;
+        let system = match swarm.config.instructions.as_str() {
+            "" => SYSTEM_PROMPT,
+            own => own,
+        };
+        let kit = Kit {
+            fence: Arc::new(fence),
+            config: Arc::new(swarm.config.clone()),
+            tools: self.shared.registry.tools_for(&swarm.config),
+            system: system.into(),
+        };
+        self.offers.remove(&swarm.id);
+        self.kits.insert(swarm.id, kit.clone());
+        Ok(kit)
+    }
+
+    /// The tools on offer to an agent of a swarm.
+    fn offer(&mut self, swarm: &Swarm, kit: &Kit, depth: u32) -> Offer {
+        let by_depth = self.offers.entry(swarm.id).or_default();
+        let make = || {
+            let own = Registry::engine_tools_for(&kit.config, swarm.strategy, depth);
+            let mut specs: Vec<ToolSpec> = kit.tools.iter().map(|t| t.spec().clone()).collect();
+            specs.extend(own.iter().map(|tool| tool.spec()));
+            (own, specs.into())
+        };
+        by_depth.entry(depth).or_insert_with(make).clone()
     }
 
     /// Ends an agent's task now.
@@ -170,17 +213,19 @@ impl Executor {
 
     /// Forgets a swarm that has ended.
     pub(crate) fn forget_swarm(&mut self, swarm: SwarmId) {
-        self.fences.remove(&swarm);
+        self.kits.remove(&swarm);
+        self.offers.remove(&swarm);
     }
 }
 
 /// Loads what an agent goes on from.
 async fn prepare(
-    shared: &Shared,
-    agent: Agent,
-    config: Arc<crate::model::SwarmConfig>,
-    fence: Arc<Fence>,
-) -> Result<SpawnRequest> {
+    shared: Arc<Shared>,
+    agent: Box<Agent>,
+    kit: Result<Kit>,
+    (engine_tools, specs): Offer,
+) -> Result<Box<SpawnRequest>> {
+    let kit = kit?;
     let (model, provider) = shared.registry.model(&agent.model)?;
     let entries = match agent.head {
         Some(head) => shared.store.list_path(head, ENTRIES_MAX).await?,
@@ -191,28 +236,26 @@ async fn prepare(
         .filter_map(|e| e.body.message())
         .map(Arc::clone)
         .collect();
-    let system = match config.instructions.as_str() {
-        "" => SYSTEM_PROMPT,
-        own => own,
-    };
     let used = agent.turns.saturating_sub(agent.attempt_turns);
     let settings = &shared.settings;
-    Ok(SpawnRequest {
+    let agent = *agent;
+    Ok(Box::new(SpawnRequest {
         agent_id: agent.id,
         name: agent.name,
         swarm_id: agent.swarm_id,
         attempt: agent.attempt,
         depth: agent.depth,
-        turns_left: config.max_turns.saturating_sub(used),
+        turns_left: kit.config.max_turns.saturating_sub(used),
         turns_done: agent.turns,
-        timeout: Duration::from_millis(config.timeout_ms),
-        system: system.into(),
-        tools: shared.registry.tools_for(&config),
-        engine_tools: Vec::new(),
-        config,
+        timeout: Duration::from_millis(kit.config.timeout_ms),
+        system: kit.system,
+        tools: kit.tools,
+        engine_tools,
+        specs,
+        config: kit.config,
         model,
         provider,
-        fence,
+        fence: kit.fence,
         limits: AttemptLimits {
             parallel_max: settings.tools_parallel_max,
             timeout: settings.tool_timeout(),
@@ -220,5 +263,5 @@ async fn prepare(
             output_tokens_floor: settings.output_tokens_floor,
         },
         history,
-    })
+    }))
 }

@@ -144,6 +144,21 @@ async fn budgets_below(store: &dyn Store, id: BudgetId, into: &mut Snapshot) -> 
     Ok(())
 }
 
+/// The charges at worst case of an agent's lost calls.
+pub(crate) async fn uncertain(
+    store: &dyn Store,
+    agent: AgentId,
+) -> Result<Vec<crate::model::Reservation>> {
+    let filter = ReservationFilter {
+        agent_id: Some(agent),
+        states: vec![ReservationState::Uncertain],
+    };
+    Ok(all!(
+        store.list_reservations(filter),
+        |r: &crate::model::Reservation| r.id
+    ))
+}
+
 /// A project and its budget, by name.
 pub(crate) async fn project(store: &dyn Store, name: &str) -> Result<Option<(Project, Budget)>> {
     let Some(project) = store.find_project(name).await? else {

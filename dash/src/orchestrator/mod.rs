@@ -29,7 +29,8 @@ use crate::event::{Delta, Event};
 use crate::ids::{AgentId, EntryId, ReservationId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
 use crate::model::{
-    Agent, Budget, Entry, Reservation, Step, StepKey, Swarm, Task, Ticket, Version,
+    Agent, Budget, Entry, Reservation, Step, StepKey, Swarm, Task, Thresholds, Ticket, Usage,
+    Version,
 };
 use crate::sink::BroadcastSink;
 use crate::store::{
@@ -229,7 +230,10 @@ impl Orchestrator {
         self.ask(Command::DestroySwarm(id)).await
     }
 
-    /// Waits until a swarm has completed, failed or been destroyed.
+    /// Waits until a swarm has completed, failed or been destroyed. A swarm that is paused (by a
+    /// caller, or by its budget at 90 % unless its thresholds say otherwise) or that has a step in
+    /// doubt waits for someone, and so does this call: follow the events, or set
+    /// `critical_action` to `notify`, where nobody watches.
     ///
     /// # Errors
     ///
@@ -520,7 +524,8 @@ impl Orchestrator {
         self.ask(Command::BudgetStatus(owner)).await
     }
 
-    /// Sets a cap, in nano-dollars or tokens; `None` removes it. Calls that waited for it go on; a
+    /// Sets a cap, in the budget's unit: nano-dollars, or tokens if it was made to count tokens
+    /// (a project's counts dollars); `None` removes it. A project that is not there is made. Calls that waited for it go on; a
     /// swarm that its budget has paused must be resumed.
     ///
     /// Emits `budget.allocated`.
@@ -531,6 +536,44 @@ impl Orchestrator {
     /// [`NanoUsd::MAX_BUDGET`](crate::model::NanoUsd::MAX_BUDGET); [`NotFound`](ErrorKind::NotFound).
     pub async fn allocate(&self, owner: BudgetOwner, allocated: Option<i64>) -> Result<Budget> {
         self.ask(Command::Allocate { owner, allocated }).await
+    }
+
+    /// Sets the levels and actions of a budget. Levels reached already fire now.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) with the field; [`NotFound`](ErrorKind::NotFound), but a
+    /// project that is not there is made.
+    pub async fn set_thresholds(
+        &self,
+        owner: BudgetOwner,
+        thresholds: Thresholds,
+    ) -> Result<Budget> {
+        self.ask(Command::SetThresholds { owner, thresholds }).await
+    }
+
+    /// Replaces the worst case that a lost model call was charged at (`uncertain`) by what its
+    /// provider's bill says it used, at the model's present price. With several lost tries of one
+    /// step, the oldest.
+    ///
+    /// Emits `budget.reconciled`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if the step has no such charge;
+    /// [`Conflict`](ErrorKind::Conflict) if the agent's model is not registered.
+    pub async fn reconcile(
+        &self,
+        agent_id: AgentId,
+        key: StepKey,
+        usage: Usage,
+    ) -> Result<Reservation> {
+        self.ask(Command::Reconcile {
+            agent_id,
+            key,
+            usage,
+        })
+        .await
     }
 
     /// Reservations, by id: the ledger behind the budgets.

@@ -50,7 +50,8 @@ rows!(Swarm: SwarmId, Agent: AgentId, Task: TaskId, Budget: BudgetId);
 /// Rows by id, and which of them the next commit must write.
 #[derive(Debug)]
 pub(crate) struct Table<R: Row> {
-    rows: HashMap<R::Id, R>,
+    /// Boxed: a map has up to twice the places it needs.
+    rows: HashMap<R::Id, Box<R>>,
     /// Changed rows in the order of their first change, with the version the store has.
     dirty: Vec<(R::Id, Option<Version>)>,
     dirty_ids: HashSet<R::Id>,
@@ -68,11 +69,11 @@ impl<R: Row> Default for Table<R> {
 
 impl<R: Row> Table<R> {
     pub(crate) fn get(&self, id: R::Id) -> Option<&R> {
-        self.rows.get(&id)
+        self.rows.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
-        self.rows.values()
+        self.rows.values().map(Box::as_ref)
     }
 
     /// A row to be changed; the next commit writes it.
@@ -91,12 +92,12 @@ impl<R: Row> Table<R> {
         if self.dirty_ids.insert(id) {
             self.dirty.push((id, None));
         }
-        self.rows.insert(id, row);
+        self.rows.insert(id, Box::new(row));
     }
 
     /// A row as the store has it.
     pub(crate) fn load(&mut self, row: R) {
-        self.rows.entry(row.id()).or_insert(row);
+        self.rows.entry(row.id()).or_insert_with(|| Box::new(row));
     }
 
     pub(crate) fn forget(&mut self, id: R::Id) {
@@ -108,7 +109,7 @@ impl<R: Row> Table<R> {
         let rows = &self.rows;
         let write = |(id, expected): (R::Id, Option<Version>)| {
             rows.get(&id).map(|row| RowWrite {
-                row: row.clone(),
+                row: R::clone(row),
                 expected,
             })
         };
@@ -237,7 +238,7 @@ pub(crate) struct State {
     pub(crate) tasks: Table<Task>,
     pub(crate) budgets: Table<Budget>,
     pub(crate) plans: HashMap<SwarmId, Plan>,
-    pub(crate) live: HashMap<AgentId, Live>,
+    pub(crate) live: HashMap<AgentId, Box<Live>>,
     pub(crate) gates: HashMap<String, Gate>,
     pub(crate) budget_waiters: BTreeMap<SwarmId, VecDeque<AgentId>>,
     /// The budget node of a project, swarm, agent or task, by the owner's id as text.

@@ -93,7 +93,8 @@ impl EventStream {
     /// # Errors
     ///
     /// [`Unavailable`](ErrorKind::Unavailable) or [`Data`](ErrorKind::Data) if the store cannot be
-    /// read; the call may be repeated.
+    /// read, and the call may be repeated; [`Closed`](ErrorKind::Closed) if the engine stopped before
+    /// all stored events were read.
     ///
     /// # Cancel safety
     ///
@@ -125,10 +126,10 @@ impl EventStream {
             .store
             .list_events(&self.filter, self.cursor, READ_PAGE)
             .await?;
-        match events.last() {
-            Some(last) => self.cursor = last.seq,
-            // All that is stored has been read; what came meanwhile waits in `live`.
-            None => self.behind = false,
+        // All that is stored has been read; what came meanwhile waits in `live`.
+        self.behind = events.len() == READ_PAGE;
+        if let Some(last) = events.last() {
+            self.cursor = last.seq;
         }
         self.ready.extend(events.into_iter().map(Arc::new));
         Ok(())

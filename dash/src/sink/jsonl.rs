@@ -14,7 +14,8 @@ const QUEUE_MAX: usize = 4_096;
 
 /// Writes each event as one line of JSON. A thread of its own does the writing; when `QUEUE_MAX`
 /// commits wait, further ones are left out and the gap shows in `seq`: a reader that needs all
-/// events re-reads them from the store.
+/// events re-reads them from the store. After a write that failed nothing more is written (an error
+/// in the log says so). Dropping it waits for the writer, as [`JsonLinesSink::close`] does.
 pub struct JsonLinesSink {
     queue: Mutex<Option<SyncSender<Vec<Arc<Event>>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -22,13 +23,18 @@ pub struct JsonLinesSink {
 
 impl JsonLinesSink {
     /// Writes to `out`, which is flushed whenever the queue is empty.
-    pub fn new(out: impl Write + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread.
+    pub fn new(out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let (queue, waiting) = sync_channel(QUEUE_MAX);
-        let writer = std::thread::spawn(move || write_all(out, &waiting));
-        Self {
+        let thread = std::thread::Builder::new().name("dash-json-lines".to_owned());
+        let writer = thread.spawn(move || write_all(out, &waiting))?;
+        Ok(Self {
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
-        }
+        })
     }
 
     /// Waits until all that was queued is written, and takes no more.
@@ -60,13 +66,15 @@ fn write_all(mut out: impl Write, waiting: &Receiver<Vec<Arc<Event>>>) {
                     continue;
                 };
                 line.push(b'\n');
-                if out.write_all(&line).is_err() {
+                if let Err(error) = out.write_all(&line) {
+                    tracing::error!(%error, "json-lines sink: nothing more is written");
                     return;
                 }
             }
             batch = waiting.try_recv().ok();
         }
-        if out.flush().is_err() {
+        if let Err(error) = out.flush() {
+            tracing::error!(%error, "json-lines sink: nothing more is written");
             return;
         }
     }

@@ -46,7 +46,7 @@ impl EngineTool {
     }
 
     /// The tool as models see it.
-    pub(super) fn spec(self) -> ToolSpec {
+    pub(crate) fn spec(self) -> ToolSpec {
         let (description, parameters) = match self {
             Self::ReportProgress => (
                 "Tells the people who watch how far you are.",

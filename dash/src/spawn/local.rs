@@ -1,14 +1,14 @@
 //! Agents in this process: the model-and-tools loop.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use tokio::task::JoinHandle;
 
 use super::run::{Action, Run, with_unique_call_ids};
+use super::task::{AbortOnDrop, panic_text};
 use super::{
     Advance, AgentContext, AttemptFailure, EngineTool, Grant, ModelIntent, Next, Outcome,
     SpawnRequest, Spawner, ToolIntent,
@@ -26,21 +26,32 @@ use crate::tool::{ExecutionMode, Tool, ToolContext, ToolError, ToolOutput, limit
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalSpawner;
 
-#[async_trait]
 impl Spawner for LocalSpawner {
     fn name(&self) -> &'static str {
         "local"
     }
 
-    async fn run(&self, request: SpawnRequest, cx: AgentContext) {
+    // What `async fn` would become, by hand: its arguments would stay in the future to its end,
+    // beside the session that is made of them.
+    fn run<'a, 'b>(
+        &'a self,
+        request: SpawnRequest,
+        cx: AgentContext,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
         let cancel = cx.cancel.clone();
-        let session = Session::new(request, cx);
-        // Dropping the session's future closes the model's stream and aborts its tools.
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => {}
-            () = session.drive() => {}
-        }
+        let session = Box::new(Session::new(request, cx));
+        Box::pin(async move {
+            // Dropping the session's future closes the model's stream and aborts its tools.
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                () = session.drive() => {}
+            }
+        })
     }
 }
 
@@ -51,7 +62,6 @@ struct Session {
     request: SpawnRequest,
     cx: AgentContext,
     run: Run,
-    specs: Arc<[ToolSpec]>,
     /// Upper bound of the tokens of the system prompt and the tools.
     fixed_tokens: u64,
     active_left: Duration,
@@ -67,34 +77,30 @@ impl Session {
     fn new(mut request: SpawnRequest, cx: AgentContext) -> Self {
         let history = std::mem::take(&mut request.history);
         let run = Run::new(history, request.turns_done, request.turns_left);
-        let mut specs: Vec<ToolSpec> = request.tools.iter().map(|t| t.spec().clone()).collect();
-        specs.extend(request.engine_tools.iter().map(|t| t.spec()));
         // Templates may show a tool twice: in the list and in an example.
         let bytes = |spec: &ToolSpec| {
             2 * (spec.name.len() + spec.description.len() + spec.parameters.to_string().len() + 64)
         };
-        let tools: usize = specs.iter().map(bytes).sum();
+        let tools: usize = request.specs.iter().map(bytes).sum();
         let fixed_tokens = (tools + request.system.len()) as u64 + TEMPLATE_OVERHEAD;
         let active_left = request.timeout;
         Self {
             request,
             cx,
             run,
-            specs: specs.into(),
             fixed_tokens,
             active_left,
         }
     }
 
-    async fn drive(mut self) {
+    async fn drive(mut self: Box<Self>) {
         let mut outcomes = Vec::new();
         loop {
             let reported = std::mem::take(&mut outcomes);
             let flow = match self.run.next_action() {
                 Action::Model { turn } => self.model_turn(turn, reported, &mut outcomes).await,
                 Action::Tools { turn, calls, cut } => {
-                    self.tool_turn(turn, calls, cut, reported, &mut outcomes)
-                        .await
+                    Box::pin(self.tool_turn(turn, calls, cut, reported, &mut outcomes)).await
                 }
                 Action::Complete { result } => {
                     self.finish(reported, Next::Complete { result }).await
@@ -156,7 +162,8 @@ impl Session {
             .into_iter()
             .for_each(|message| self.run.push(message));
         let request = self.llm_request(max_output_tokens, idempotency_key);
-        match self.call_model(key, request).await {
+        // Boxed, as are tool calls below: an agent that waits for its grant needs none of it.
+        match Box::pin(self.call_model(key, request)).await {
             Ok(answer) => {
                 let mut answer = with_unique_call_ids(answer);
                 answer.cost = self.request.model.price.cost(answer.usage);
@@ -203,7 +210,7 @@ impl Session {
             model: Arc::clone(&self.request.model),
             system: Arc::clone(&self.request.system),
             messages: self.run.conversation(),
-            tools: Arc::clone(&self.specs),
+            tools: Arc::clone(&self.request.specs),
             tool_choice: ToolChoice::Auto,
             max_output_tokens,
             temperature: None,
@@ -357,7 +364,12 @@ impl Session {
         {
             Kind::Engine(*tool)
         } else {
-            let names: Vec<&str> = self.specs.iter().map(|spec| spec.name.as_str()).collect();
+            let names: Vec<&str> = self
+                .request
+                .specs
+                .iter()
+                .map(|spec| spec.name.as_str())
+                .collect();
             Kind::Refused(format!(
                 "There is no tool `{}`. Available: {}.",
                 call.name,
@@ -430,30 +442,6 @@ impl Session {
             ))),
         }
     }
-}
-
-/// A tool's task; dropping this stops it.
-struct AbortOnDrop(
-    JoinHandle<Result<ToolOutput, ToolError>>,
-    #[expect(
-        dead_code,
-        reason = "held for its drop, which cancels the tool's token"
-    )]
-    tokio_util::sync::DropGuard,
-);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What a task panicked with.
-fn panic_text(err: tokio::task::JoinError) -> String {
-    if !err.is_panic() {
-        return "it was stopped".to_owned();
-    }
-    crate::spawn::panic_message(err.into_panic().as_ref())
 }
 
 fn non_empty(content: Vec<ContentBlock>) -> Vec<ContentBlock> {

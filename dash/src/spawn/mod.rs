@@ -18,8 +18,6 @@
 //!   an already granted step produced meanwhile may still be reported, so that it is accounted for.
 //! * `run` returns when the agent has ended or was stopped. Dropping its future must end its
 //!   effects too.
-//!
-//! Proven by `dash::testing::spawner_suite` (feature `test-util`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,13 +32,14 @@ use crate::env::Clock;
 use crate::error::Result;
 use crate::event::DeltaKind;
 use crate::ids::{AgentId, SwarmId};
-use crate::llm::{Billing, LlmProvider, Model};
+use crate::llm::{Billing, LlmProvider, Model, ToolSpec};
 use crate::model::{Amount, Message, Progress, SideEffect, StepKey, SwarmConfig};
 use crate::tool::{Fence, Tool};
 
 mod engine_tools;
 pub mod local;
 mod run;
+mod task;
 
 pub use local::LocalSpawner;
 
@@ -75,6 +74,8 @@ pub struct SpawnRequest {
     pub tools: Arc<[Arc<dyn Tool>]>,
     /// The engine's own tools on offer.
     pub engine_tools: Vec<EngineTool>,
+    /// All these tools as a model sees them. Agents of a swarm share them.
+    pub specs: Arc<[ToolSpec]>,
     /// The directories its tools may reach.
     pub fence: Arc<Fence>,
     /// Limits of its steps.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::TaskSpec;
 use crate::model::{FailurePolicy, Strategy, TaskRole, TaskStatus};
 use crate::{Error, Result};
 
@@ -28,6 +29,17 @@ pub struct PlannedTask {
     pub prompt: String,
     /// The tasks that must end first, by key.
     pub depends_on: Vec<String>,
+}
+
+impl From<TaskSpec> for PlannedTask {
+    fn from(spec: TaskSpec) -> Self {
+        Self {
+            key: spec.key,
+            role: TaskRole::Work,
+            prompt: spec.prompt,
+            depends_on: spec.depends_on,
+        }
+    }
 }
 
 /// What a strategy plans from.

@@ -1,5 +1,5 @@
 //! What tests of Dash and of its implementers need: a clock moved by hand, ids from a counter,
-//! stores that fail on demand, and one conformance suite per seam.
+//! stores that fail on demand, and conformance suites for stores and providers.
 //!
 //! Feature `test-util`. Nothing outside tests and examples uses it.
 

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource as _};
@@ -21,6 +22,9 @@ use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, SseEvent};
 use crate::llm::failure::{ServerFailure, shown};
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, LlmStream};
 use crate::{Error, Result};
+
+/// How long the end of a body is waited for once the answer is whole.
+const BODY_END_WAIT: Duration = Duration::from_millis(10);
 
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -51,8 +55,7 @@ impl fmt::Debug for HttpDriver {
 impl HttpDriver {
     /// A driver for the server at `base`; `key` goes out as a bearer token.
     ///
-    /// For loopback, connections are not reused: local servers announce keep-alive, yet close after
-    /// each answer, and the next request on such a connection fails.
+    /// For loopback, connections are reused only if the options say so.
     ///
     /// # Errors
     ///
@@ -82,7 +85,10 @@ impl HttpDriver {
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true);
         if is_loopback(&base) {
-            builder = builder.no_proxy().pool_max_idle_per_host(0);
+            builder = builder.no_proxy();
+            if !options.reuse_loopback {
+                builder = builder.pool_max_idle_per_host(0);
+            }
         }
         if base.scheme() == "http" {
             // Without TLS there is no need to load the machine's certificates.
@@ -384,11 +390,16 @@ impl Call {
             Some(Err(error)) => decoder.fail(error, &mut self.fresh),
             None => decoder.eof(&mut self.fresh),
         }
-        if decoder.is_ended() {
-            Phase::Ended
-        } else {
-            Phase::Reading { events, decoder }
+        if !decoder.is_ended() {
+            return Phase::Reading { events, decoder };
         }
+        if matches!(self.fresh.last(), Some(LlmEvent::Done { .. })) {
+            // A body that was not read to its end costs the connection, and the next call a new one.
+            let rest = async { while events.next().await.is_some_and(|event| event.is_ok()) {} };
+            // Servers close the body at once; one that does not loses the connection.
+            let _in_time = tokio::time::timeout(BODY_END_WAIT, rest).await;
+        }
+        Phase::Ended
     }
 
     /// The body's bytes; an error if they stop coming.

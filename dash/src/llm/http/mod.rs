@@ -26,7 +26,8 @@ use std::time::Duration;
 pub use driver::HttpDriver;
 pub use openai::{OpenAiProvider, OpenAiProviderBuilder};
 
-/// Time limits of the driver, on tokio's timer. There is no limit on a whole answer.
+/// Time limits of the driver, on tokio's timer, and what it may reuse. There is no limit on a whole
+/// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpOptions {
     /// How long connecting may take, DNS and TLS included.
@@ -36,6 +37,10 @@ pub struct HttpOptions {
     pub response_head_timeout: Duration,
     /// How long a body may be silent. Comments count as life.
     pub idle_timeout: Duration,
+    /// Whether connections to loopback are used again, as all others are. Off by default: some
+    /// local servers announce keep-alive, yet close after each answer, and the next request on
+    /// such a connection fails. A proxy or gateway on this machine is worth turning it on.
+    pub reuse_loopback: bool,
 }
 
 impl HttpOptions {
@@ -54,6 +59,7 @@ impl Default for HttpOptions {
             connect_timeout: Self::CONNECT_TIMEOUT,
             response_head_timeout: Self::RESPONSE_HEAD_TIMEOUT,
             idle_timeout: Self::IDLE_TIMEOUT,
+            reuse_loopback: false,
         }
     }
 }

@@ -376,16 +376,16 @@ fn texts(blocks: &[ContentBlock]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The texts, with one placeholder for each run of images.
+/// The texts, with one remark for each run of images.
 fn as_text(blocks: &[ContentBlock]) -> String {
-    const PLACEHOLDER: &str = "[image left out: the model cannot see images]";
+    const LEFT_OUT: &str = "[image left out: the model cannot see images]";
     let mut lines: Vec<&str> = blocks
         .iter()
         .map(|block| match block {
             ContentBlock::Text { text } => text.as_str(),
-            ContentBlock::Image { .. } => PLACEHOLDER,
+            ContentBlock::Image { .. } => LEFT_OUT,
         })
         .collect();
-    lines.dedup_by(|line, before| *line == PLACEHOLDER && *before == PLACEHOLDER);
+    lines.dedup_by(|line, before| *line == LEFT_OUT && *before == LEFT_OUT);
     lines.join("\n")
 }

@@ -2,14 +2,16 @@
 
 use super::super::effect::Reply;
 use super::Decision;
-use crate::api::{BUDGET_EXCEEDED, BudgetOwner, BudgetStatus, check_cap};
-use crate::event::{BudgetAllocated, BudgetExceeded, BudgetOverrun, BudgetThreshold, EventSource};
+use crate::api::{BUDGET_EXCEEDED, BudgetOwner, BudgetStatus, NAME_MAX, check_cap, check_text};
+use crate::event::{
+    BudgetAllocated, BudgetExceeded, BudgetOverrun, BudgetReconciled, BudgetThreshold, EventSource,
+};
 use crate::ids::{AgentId, BudgetId, ReservationId, SwarmId, TaskId};
 use crate::model::budget::{ReservationState, ThresholdAction};
 use crate::model::pricing::ModelPrice;
 use crate::model::{
     AgentStatus, Amount, Budget, BudgetScope, Currency, NanoUsd, Reservation, StepKey, SwarmStatus,
-    TaskStatus,
+    TaskStatus, Thresholds, Usage,
 };
 use crate::policy::reserve::{self, Ask, Verdict};
 use crate::spawn::ModelIntent;
@@ -216,15 +218,17 @@ impl Decision<'_> {
         self.after_charge(leaf);
     }
 
-    /// Replaces an uncertain charge by what became known. False if there is none.
-    pub(super) fn reconcile(&mut self, agent: AgentId, step: StepKey, used: Amount) -> bool {
-        let find = |r: &&Reservation| r.step == step && r.state == ReservationState::Uncertain;
-        let Some(id) = self.live(agent).held.values().find(find).map(|r| r.id) else {
-            return false;
-        };
-        let Some(mut reservation) = self.live(agent).held.remove(&id) else {
-            return false;
-        };
+    /// Replaces the oldest uncertain charge of a step by what became known; `None` if there is none.
+    pub(super) fn reconcile(
+        &mut self,
+        agent: AgentId,
+        step: StepKey,
+        used: Amount,
+    ) -> Option<Reservation> {
+        let uncertain = |r: &&Reservation| r.step == step && r.state == ReservationState::Uncertain;
+        let held = &mut self.live(agent).held;
+        let id = held.values().filter(uncertain).map(|r| r.id).min()?;
+        let mut reservation = held.remove(&id)?;
         let held = reservation.held;
         for id in self.path_ids(reservation.budget_id) {
             if let Some(b) = self.state.budgets.edit(id, self.now) {
@@ -235,9 +239,45 @@ impl Decision<'_> {
         }
         reservation.state = ReservationState::Settled;
         reservation.actual = Some(used);
-        self.state.out.changes.reservations.push(reservation);
+        self.state
+            .out
+            .changes
+            .reservations
+            .push(reservation.clone());
+        let reconciled = BudgetReconciled {
+            agent_id: agent,
+            step,
+            uncertain_nanos: held.usd.0,
+            actual_nanos: used.usd.0,
+        };
+        self.emit_agent(agent, reconciled);
         self.state.money_freed = true;
-        true
+        Some(reservation)
+    }
+
+    pub(super) fn reconcile_by_caller(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        usage: Usage,
+    ) -> Result<Reply> {
+        let agent = self.agent(id)?;
+        let Some(model) = self.state.models.get(&agent.model) else {
+            let issue = format!("its model `{}` is not registered: no prices", agent.model);
+            return Err(Error::conflict(issue));
+        };
+        let used = Amount {
+            usd: model.price.cost(usage),
+            tokens: usage.total(),
+        };
+        let Some(reservation) = self.reconcile(id, key, used) else {
+            return Err(Error::not_found("uncertain charge of step", key));
+        };
+        self.edit_agent(id, |a| {
+            a.usage += usage;
+            a.cost += used.usd;
+        });
+        Ok(Reply::Reservation(Box::new(reservation)))
     }
 
     /// Notes the burn and fires the thresholds that a charge has crossed.
@@ -422,15 +462,49 @@ impl Decision<'_> {
         })
     }
 
+    /// A budget about to be set: a project that is not there yet is made.
+    fn budget_to_set(&mut self, owner: &BudgetOwner) -> Result<BudgetId> {
+        match owner {
+            BudgetOwner::Project(name) => {
+                check_text("project", name, NAME_MAX)?;
+                Ok(self.project(name).1)
+            }
+            BudgetOwner::Swarm(_) | BudgetOwner::Agent(_) | BudgetOwner::Task(_) => {
+                self.budget_id_of(owner)
+            }
+        }
+    }
+
+    pub(super) fn set_thresholds(
+        &mut self,
+        owner: &BudgetOwner,
+        thresholds: Thresholds,
+    ) -> Result<Reply> {
+        thresholds.validate()?;
+        let id = self.budget_to_set(owner)?;
+        if let Some(b) = self.state.budgets.edit(id, self.now) {
+            b.thresholds = thresholds;
+        }
+        self.after_charge(id);
+        self.budget_reply(id)
+    }
+
+    fn budget_reply(&self, id: BudgetId) -> Result<Reply> {
+        match self.state.budgets.get(id) {
+            Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
+            None => Err(Error::not_found("budget", id)),
+        }
+    }
+
     pub(super) fn allocate(
         &mut self,
         owner: &BudgetOwner,
         allocated: Option<i64>,
     ) -> Result<Reply> {
-        let id = self.budget_id_of(owner)?;
         if let Some(cap) = allocated {
             check_cap(cap)?;
         }
+        let id = self.budget_to_set(owner)?;
         let Some(b) = self.state.budgets.get(id) else {
             return Err(Error::not_found("budget", id));
         };
@@ -463,10 +537,7 @@ impl Decision<'_> {
         );
         self.state.money_freed = true;
         self.after_charge(id);
-        match self.state.budgets.get(id) {
-            Some(b) => Ok(Reply::Budget(Box::new(b.clone()))),
-            None => Err(Error::not_found("budget", id)),
-        }
+        self.budget_reply(id)
     }
 
     pub(super) fn budget_status(&self, owner: &BudgetOwner) -> Result<Reply> {

@@ -200,7 +200,13 @@ impl<'a> Decision<'a> {
             Command::CompleteTask { task_id, output } => self.complete_by_caller(task_id, output),
             Command::CancelTask(id) => self.cancel_by_caller(id),
             Command::Allocate { owner, allocated } => self.allocate(&owner, allocated),
+            Command::SetThresholds { owner, thresholds } => self.set_thresholds(&owner, thresholds),
             Command::BudgetStatus(owner) => self.budget_status(&owner),
+            Command::Reconcile {
+                agent_id,
+                key,
+                usage,
+            } => self.reconcile_by_caller(agent_id, key, usage),
             Command::ResolveStep {
                 agent_id,
                 key,

@@ -101,10 +101,10 @@ impl Decision<'_> {
         let swarms = self.state.swarms.get(swarm).map(|s| s.budget_id);
         self.state.live.insert(
             id,
-            Live {
+            Box::new(Live {
                 budget_id: own.or(above).or(swarms),
                 ..Live::default()
-            },
+            }),
         );
     }
 

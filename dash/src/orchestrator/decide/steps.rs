@@ -235,7 +235,7 @@ impl Decision<'_> {
         };
         let used = self.billed(id, billing);
         if let Some(used) = used
-            && self.reconcile(id, key, used)
+            && self.reconcile(id, key, used).is_some()
         {
             self.count_failed(id, billing, Some(used));
         }
@@ -558,13 +558,21 @@ impl Decision<'_> {
                 }
                 _ => None,
             };
-            let in_doubt = step.state == StepState::InDoubt;
-            let state = if in_doubt {
-                StepState::Resolved
+            let note = Some(why.to_owned());
+            if step.state == StepState::InDoubt {
+                self.end_step(id, key, StepState::Resolved, entry, note);
+                let resolution = "abandoned".to_owned();
+                self.emit_agent(
+                    id,
+                    StepResolved {
+                        agent_id: id,
+                        step: key,
+                        resolution,
+                    },
+                );
             } else {
-                StepState::Failed
-            };
-            self.end_step(id, key, state, entry, Some(why.to_owned()));
+                self.end_step(id, key, StepState::Failed, entry, note);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Swarms: creation, pause, scale, the end.
 
 use super::super::effect::Reply;
+use super::tasks::because_of;
 use super::{Decision, cut};
 use crate::api::{BudgetRequest, CreateSwarm};
 use crate::event::{
@@ -327,15 +328,13 @@ impl Decision<'_> {
         } else {
             let failed = |t: &&&Task| t.status == TaskStatus::Failed;
             let first = tasks.iter().find(failed).or_else(|| tasks.first());
-            let why = first.and_then(|t| Some(format!("task `{}`: {}", t.key, t.error.as_ref()?)));
-            let ended = tasks
-                .iter()
-                .filter(|t| t.status == TaskStatus::Completed)
-                .count();
+            let why = first.and_then(|t| Some(because_of(&t.key, t.error.as_ref()?)));
+            let ended = |t: &&&Task| t.status == TaskStatus::Completed;
+            let completed = tasks.iter().filter(ended).count();
             let error = format!(
-                "{ended} of {} tasks completed; {}",
+                "{}; {completed} of {} tasks completed",
+                why.unwrap_or_else(|| "too few tasks to go on".to_owned()),
                 tasks.len(),
-                why.unwrap_or_else(|| "too few to go on".to_owned())
             );
             self.fail_swarm(id, &error);
         }

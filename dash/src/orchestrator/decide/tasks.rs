@@ -3,7 +3,7 @@
 use super::super::effect::{Effect, Reply};
 use super::Decision;
 use super::swarms::SWARM_FAILED;
-use crate::api::{CreateTask, check_output};
+use crate::api::{BUDGET_EXCEEDED, CreateTask, check_output};
 use crate::event::{TaskCancelled, TaskCompleted, TaskCreated, TaskFailed, TaskStarted};
 use crate::ids::{AgentId, SwarmId, TaskId};
 use crate::model::{
@@ -15,6 +15,15 @@ use crate::{Error, Result};
 
 /// Why a task is cancelled whose dependencies failed.
 const TOO_FEW: &str = "too few of its dependencies completed";
+
+/// A swarm's error that comes from a task's; an exhausted budget stays the first thing said.
+pub(super) fn because_of(key: &str, error: &str) -> String {
+    if error.starts_with(BUDGET_EXCEEDED) {
+        format!("{error} (task `{key}`)")
+    } else {
+        format!("task `{key}` did not complete: {error}")
+    }
+}
 
 impl Decision<'_> {
     /// Adds tasks whose dependencies are named by key, each after what it depends on or not.
@@ -345,7 +354,7 @@ impl Decision<'_> {
             && status != TaskStatus::Completed
             && let Some(error) = failure
         {
-            self.fail_swarm(swarm, &format!("task `{key}` did not complete: {error}"));
+            self.fail_swarm(swarm, &because_of(&key, &error));
             return;
         }
         for dependent in dependents {

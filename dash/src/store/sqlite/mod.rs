@@ -34,6 +34,7 @@ use crate::model::{
 mod blob;
 mod chain;
 mod fault;
+mod journal;
 mod list;
 mod lock;
 mod migrate;
@@ -190,7 +191,7 @@ impl SqliteStore {
             require_store(&path)?;
             let lock = lock::FileLock::acquire(&path)?;
             let down = || {
-                let mut conn = open::connect_writer(&path, false)?;
+                let mut conn = open::connect_writer(&path)?;
                 migrate::down(&mut conn, version)?;
                 conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
                 Ok(())

@@ -1,11 +1,11 @@
-//! Writing the rows that carry a version, and projects: an insert must find nothing, an update the
-//! version that was read. Updates write only the columns that may change.
+//! Writing the rows that carry a version and change rarely, and projects: an insert must find
+//! nothing, an update the version that was read. Updates write only the columns that may change.
 
 use rusqlite::{Connection, params};
 
 use super::fault::{Fault, is_duplicate};
 use super::write::Write;
-use crate::model::{Agent, Budget, Project, Swarm, Task, Version};
+use crate::model::{Budget, Project, Swarm, Task};
 use crate::store::{RowWrite, StoreError};
 
 /// A count as SQLite keeps it.
@@ -36,7 +36,11 @@ pub(super) fn inserted(
 }
 
 /// Makes an update of no row a conflict.
-fn updated(result: rusqlite::Result<usize>, what: &'static str, id: &impl ToString) -> Write {
+pub(super) fn updated(
+    result: rusqlite::Result<usize>,
+    what: &'static str,
+    id: &impl ToString,
+) -> Write {
     match result? {
         0 => Err(StoreError::Conflict {
             what,
@@ -216,102 +220,4 @@ pub(super) fn task(conn: &Connection, write: &RowWrite<Task>) -> Write {
         signed(row.version)?,
     ]);
     updated(result, "task", &row.id)
-}
-
-pub(super) fn agent(conn: &Connection, write: &RowWrite<Agent>) -> Write {
-    match write.expected {
-        None => insert_agent(conn, &write.row),
-        Some(expected) => update_agent(conn, &write.row, expected),
-    }
-}
-
-fn insert_agent(conn: &Connection, row: &Agent) -> Write {
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO agents (id, name, status, swarm_id, parent_id, depth, task_id, model, head, \
-         turns, tool_calls, progress_current, progress_total, input_tokens, output_tokens, \
-         cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanos, pause_reason, \
-         result, error, retry_count, max_retries, attempt, attempt_turns, retry_at, created_at, \
-         updated_at, started_at, completed_at, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
-         ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-         ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
-    )?;
-    let result = statement.execute(params![
-        row.id.to_string(),
-        row.name,
-        row.status.as_str(),
-        row.swarm_id.to_string(),
-        row.parent_id.map(|id| id.to_string()),
-        row.depth,
-        row.task_id.map(|id| id.to_string()),
-        row.model,
-        row.head.map(|id| id.as_u128().to_be_bytes()),
-        row.turns,
-        row.tool_calls,
-        row.progress.current,
-        row.progress.total,
-        signed(row.usage.input)?,
-        signed(row.usage.output)?,
-        signed(row.usage.cache_read)?,
-        signed(row.usage.cache_write)?,
-        signed(row.usage.reasoning)?,
-        row.cost.0,
-        row.pause_reason,
-        row.result,
-        row.error,
-        row.retry_count,
-        row.max_retries,
-        row.attempt,
-        row.attempt_turns,
-        row.retry_at.map(|at| at.0),
-        row.created_at.0,
-        row.updated_at.0,
-        row.started_at.map(|at| at.0),
-        row.completed_at.map(|at| at.0),
-        signed(row.version)?,
-    ]);
-    inserted(result, "agent", &row.id)
-}
-
-fn update_agent(conn: &Connection, row: &Agent, expected: Version) -> Write {
-    let mut statement = conn.prepare_cached(
-        "UPDATE agents SET name = ?3, status = ?4, task_id = ?5, model = ?6, head = ?7, \
-         turns = ?8, tool_calls = ?9, progress_current = ?10, progress_total = ?11, \
-         input_tokens = ?12, output_tokens = ?13, cache_read_tokens = ?14, \
-         cache_write_tokens = ?15, reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, \
-         result = ?19, error = ?20, retry_count = ?21, max_retries = ?22, attempt = ?23, \
-         attempt_turns = ?24, retry_at = ?25, updated_at = ?26, started_at = ?27, \
-         completed_at = ?28, version = ?29 WHERE id = ?1 AND version = ?2",
-    )?;
-    let result = statement.execute(params![
-        row.id.to_string(),
-        signed(expected)?,
-        row.name,
-        row.status.as_str(),
-        row.task_id.map(|id| id.to_string()),
-        row.model,
-        row.head.map(|id| id.as_u128().to_be_bytes()),
-        row.turns,
-        row.tool_calls,
-        row.progress.current,
-        row.progress.total,
-        signed(row.usage.input)?,
-        signed(row.usage.output)?,
-        signed(row.usage.cache_read)?,
-        signed(row.usage.cache_write)?,
-        signed(row.usage.reasoning)?,
-        row.cost.0,
-        row.pause_reason,
-        row.result,
-        row.error,
-        row.retry_count,
-        row.max_retries,
-        row.attempt,
-        row.attempt_turns,
-        row.retry_at.map(|at| at.0),
-        row.updated_at.0,
-        row.started_at.map(|at| at.0),
-        row.completed_at.map(|at| at.0),
-        signed(row.version)?,
-    ]);
-    updated(result, "agent", &row.id)
 }

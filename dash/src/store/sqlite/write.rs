@@ -1,19 +1,15 @@
 //! From changesets to rows: every statement prepared once and cached, every value bound.
-//!
-//! Here are the journal's rows; those that carry a version are in `versioned`.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::blob::{self, Place};
-use super::chain::{self, Link};
+use super::chain::Link;
 use super::fault::Fault;
-use super::rows::shorten;
-use super::versioned::{agent, budget, inserted, project, signed, swarm, task};
-use crate::event::{Event, EventSource, NewEvent};
+use super::journal;
+use super::versioned::{budget, project, swarm, task};
 use crate::ids::{AgentId, SwarmId};
-use crate::model::{Entry, Reservation, Step, StepKey, StepKind, Ticket};
+use crate::model::{StepKey, StepKind, Ticket};
 use crate::store::{Changeset, Committed};
 
 pub(super) type Write = Result<(), Fault>;
@@ -69,27 +65,19 @@ pub(super) fn apply(
     for row in &changeset.tasks {
         task(conn, row)?;
     }
-    for row in &changeset.agents {
-        agent(conn, row)?;
-    }
-    for row in &changeset.reservations {
-        reservation(conn, state, row)?;
-    }
-    for row in &changeset.entries {
-        entry(conn, state, row)?;
-    }
-    for row in &changeset.steps {
-        step(conn, state, row)?;
-    }
+    journal::agents(conn, state, &changeset.agents)?;
+    journal::reservations(conn, state, &changeset.reservations)?;
+    journal::entries(conn, state, &changeset.entries)?;
+    journal::steps(conn, state, &changeset.steps)?;
     for row in &changeset.tickets {
         ticket(conn, row)?;
     }
     Ok(Committed {
-        events: events(conn, state, changeset.events)?,
+        events: journal::events(conn, state, changeset.events)?,
     })
 }
 
-const fn key_parts(key: StepKey) -> (i64, u32, u32) {
+pub(super) const fn key_parts(key: StepKey) -> (i64, u32, u32) {
     let kind = match key.kind() {
         StepKind::Model => 0,
         StepKind::Tool => 1,
@@ -101,24 +89,43 @@ const fn key_parts(key: StepKey) -> (i64, u32, u32) {
 }
 
 /// The short number of an agent.
-fn agent_number(conn: &Connection, state: &mut State, id: AgentId) -> Result<i64, Fault> {
+pub(super) fn agent_number(
+    conn: &Connection,
+    state: &mut State,
+    id: AgentId,
+) -> Result<i64, Fault> {
+    known_agent_number(conn, state, id)?
+        .ok_or_else(|| Fault::constraint(format!("no agent `{id}`")))
+}
+
+/// The short number of an agent; `None` if there is no such agent.
+pub(super) fn known_agent_number(
+    conn: &Connection,
+    state: &mut State,
+    id: AgentId,
+) -> Result<Option<i64>, Fault> {
     if let Some(num) = state.agents.get(&id) {
-        return Ok(*num);
+        return Ok(Some(*num));
     }
-    let num = conn
+    let found: Option<i64> = conn
         .prepare_cached("SELECT num FROM agents WHERE id = ?1")?
         .query_row([id.to_string()], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| Fault::constraint(format!("no agent `{id}`")))?;
-    if state.agents.len() >= NUMBERS_MAX {
-        state.agents.clear();
+        .optional()?;
+    if let Some(num) = found {
+        if state.agents.len() >= NUMBERS_MAX {
+            state.agents.clear();
+        }
+        state.agents.insert(id, num);
     }
-    state.agents.insert(id, num);
-    Ok(num)
+    Ok(found)
 }
 
 /// The short number of a swarm.
-fn swarm_number(conn: &Connection, state: &mut State, id: SwarmId) -> Result<i64, Fault> {
+pub(super) fn swarm_number(
+    conn: &Connection,
+    state: &mut State,
+    id: SwarmId,
+) -> Result<i64, Fault> {
     if let Some(num) = state.swarms.get(&id) {
         return Ok(*num);
     }
@@ -135,7 +142,7 @@ fn swarm_number(conn: &Connection, state: &mut State, id: SwarmId) -> Result<i64
 }
 
 /// The short number of an event type; a new type gets one.
-fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, Fault> {
+pub(super) fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, Fault> {
     if let Some(num) = state.types.get(name) {
         return Ok(*num);
     }
@@ -156,97 +163,6 @@ fn type_number(conn: &Connection, state: &mut State, name: &str) -> Result<i64, 
     Ok(num)
 }
 
-fn reservation(conn: &Connection, state: &mut State, row: &Reservation) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (kind, turn, number) = key_parts(row.step);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO reservations (id, budget, agent, step_kind, step_turn, step_number, state, \
-         held_usd, held_tokens, actual_usd, actual_tokens, created_at) \
-         VALUES (?1, (SELECT num FROM budgets WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-         ?11, ?12) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
-         held_usd = excluded.held_usd, held_tokens = excluded.held_tokens, \
-         actual_usd = excluded.actual_usd, actual_tokens = excluded.actual_tokens",
-    )?;
-    let actual = row.actual.as_ref();
-    statement.execute(params![
-        row.id.as_u128().to_be_bytes(),
-        row.budget_id.to_string(),
-        agent,
-        kind,
-        turn,
-        number,
-        row.state.as_str(),
-        row.held.usd.0,
-        signed(row.held.tokens)?,
-        actual.map(|amount| amount.usd.0),
-        actual.map(|amount| signed(amount.tokens)).transpose()?,
-        row.created_at.0,
-    ])?;
-    Ok(())
-}
-
-fn entry(conn: &Connection, state: &mut State, row: &Entry) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (body, blob) = match blob::put(conn, &row.body)? {
-        Place::Inline(json) => (Some(json), None),
-        Place::Blob(num) => (None, Some(num)),
-    };
-    let step = row.step.map(key_parts);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO entries (id, agent, parent_id, step_kind, step_turn, step_number, at, body, \
-         blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    let result = statement.execute(params![
-        row.id.as_u128().to_be_bytes(),
-        agent,
-        row.parent_id.map(|id| id.as_u128().to_be_bytes()),
-        step.map(|parts| parts.0),
-        step.map(|parts| parts.1),
-        step.map(|parts| parts.2),
-        row.at.0,
-        body,
-        blob,
-    ]);
-    inserted(result, "entry", &row.id)
-}
-
-fn step(conn: &Connection, state: &mut State, row: &Step) -> Write {
-    let agent = agent_number(conn, state, row.agent_id)?;
-    let (kind, turn, number) = key_parts(row.key);
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO steps (agent, kind, turn, number, state, side_effect, name, tries, \
-         call_id, reservation, entry, note, created_at, finished_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
-         ON CONFLICT (agent, kind, turn, number) DO UPDATE SET state = excluded.state, \
-         tries = excluded.tries, reservation = excluded.reservation, entry = excluded.entry, \
-         note = excluded.note, finished_at = excluded.finished_at \
-         WHERE side_effect = excluded.side_effect AND name = excluded.name",
-    )?;
-    let changed = statement.execute(params![
-        agent,
-        kind,
-        turn,
-        number,
-        row.state.as_str(),
-        row.side_effect.as_str(),
-        row.name,
-        row.tries,
-        row.call_id,
-        row.reservation_id.map(|id| id.as_u128().to_be_bytes()),
-        row.entry_id.map(|id| id.as_u128().to_be_bytes()),
-        row.note,
-        row.created_at.0,
-        row.finished_at.map(|at| at.0),
-    ])?;
-    if changed == 0 {
-        return Err(Fault::constraint(format!(
-            "step `{}` of agent `{}` changed its name or side effect",
-            row.key, row.agent_id
-        )));
-    }
-    Ok(())
-}
-
 fn ticket(conn: &Connection, row: &Ticket) -> Write {
     let mut statement = conn.prepare_cached(
         "INSERT INTO tickets (id, agent_id, queue, text, state, created_at) \
@@ -262,49 +178,4 @@ fn ticket(conn: &Connection, row: &Ticket) -> Write {
         row.created_at.0,
     ])?;
     Ok(())
-}
-
-fn events(conn: &Connection, state: &mut State, new: Vec<NewEvent>) -> Result<Vec<Event>, Fault> {
-    let mut out = Vec::with_capacity(new.len());
-    if new.is_empty() {
-        return Ok(out);
-    }
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO events (seq, id, at, swarm, source, type, data, hash) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
-    for event in new {
-        let (source, agent) = match event.source {
-            EventSource::Agent(id) => (agent_number(conn, state, id)?, Some(id)),
-            EventSource::Swarm(id) => (-swarm_number(conn, state, id)?, None),
-            EventSource::System => (0, None),
-        };
-        let swarm = match event.swarm_id {
-            Some(id) => Some(swarm_number(conn, state, id)?),
-            None => None,
-        };
-        let type_num = type_number(conn, state, event.kind.name())?;
-        let data = event
-            .kind
-            .data_json()
-            .map_err(|err| Fault::constraint(format!("an event is not JSON: {err}")))?;
-        let seq = state.seq + 1;
-        let event = Event::committed(seq, event);
-        let link = chain::link(&state.link, &event, &data);
-        let stored = shorten(&data, agent);
-        statement.execute(params![
-            signed(seq)?,
-            event.id.as_u128().to_be_bytes(),
-            event.at.0,
-            swarm,
-            source,
-            type_num,
-            &*stored,
-            link,
-        ])?;
-        state.seq = seq;
-        state.link = link;
-        out.push(event);
-    }
-    Ok(out)
 }

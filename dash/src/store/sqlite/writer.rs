@@ -7,6 +7,9 @@
 //! Whatever waits in the queue shares one commit, so the time of one `fsync` is what gathers the
 //! next batch; there is no timer. A changeset that is refused is rolled back to its savepoint and
 //! uses up no event number; its neighbours go on. Nobody is answered before COMMIT returned.
+//!
+//! A changeset that is alone in its transaction needs no savepoint, and has none: with one, SQLite
+//! copies every page it touches, and the end of every statement walks all these copies.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,6 +153,9 @@ impl Writer {
         done: &mut Batch,
     ) -> Result<(), Fault> {
         self.execute("BEGIN IMMEDIATE")?;
+        if waiting.len() == 1 {
+            return self.alone(waiting, done);
+        }
         for (changeset, reply) in waiting.by_ref() {
             let before = (self.state.seq, self.state.link);
             let result = match self.one(changeset) {
@@ -170,6 +176,28 @@ impl Writer {
             done.push((reply, result));
         }
         self.execute("COMMIT")
+    }
+
+    /// The rest of a transaction that has only one changeset: all or nothing by itself.
+    fn alone(
+        &mut self,
+        waiting: &mut std::vec::IntoIter<(Changeset, Reply)>,
+        done: &mut Batch,
+    ) -> Result<(), Fault> {
+        let Some((changeset, reply)) = waiting.next() else {
+            return self.execute("COMMIT");
+        };
+        match apply(&self.conn, &mut self.state, changeset) {
+            Ok(committed) => {
+                done.push((reply, Ok(committed)));
+                self.execute("COMMIT")
+            }
+            // `batch` puts the state back, rolls back and passes the refusal on.
+            Err(fault) => {
+                done.push((reply, Err(StoreError::Closed)));
+                Err(fault)
+            }
+        }
     }
 
     fn one(&mut self, changeset: Changeset) -> Result<Committed, Fault> {

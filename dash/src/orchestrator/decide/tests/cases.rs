@@ -2,7 +2,7 @@ use super::{World, answered, model, tool, tool_answered};
 use crate::api::{BudgetOwner, BudgetRequest, CreateSwarm, Resolution};
 use crate::model::inbox::Queue;
 use crate::model::{
-    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, SwarmStatus, TaskStatus,
+    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, SwarmStatus, TaskStatus, Usage,
 };
 use crate::orchestrator::effect::{Command, Effect, Input, Reply};
 use crate::settings::Settings;
@@ -103,6 +103,32 @@ fn a_killed_call_stays_charged_until_its_usage_is_known() {
     assert!(matches!(world.grant(late), Some(Grant::Stop { .. })));
     let after = budget(&mut world, swarm);
     assert_eq!((after.spent, after.uncertain, after.reserved), (30, 0, 0));
+}
+
+#[test]
+fn a_lost_charge_is_reconciled_once() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(2, 1_000));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    world.command(Command::KillAgent(agent)).unwrap();
+    let reconcile = || Command::Reconcile {
+        agent_id: agent,
+        key: MODEL,
+        usage: Usage {
+            input: 10,
+            output: 15,
+            ..Usage::default()
+        },
+    };
+    assert!(matches!(
+        world.command(reconcile()),
+        Ok(Reply::Reservation(_))
+    ));
+    let after = budget(&mut world, swarm);
+    assert_eq!((after.spent, after.uncertain), (25, 0));
+    let again = world.command(reconcile()).unwrap_err();
+    assert_eq!(again.kind(), crate::ErrorKind::NotFound);
 }
 
 #[test]

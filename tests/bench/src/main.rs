@@ -1,0 +1,161 @@
+//! Measures the engine beside what the machine allows.
+//!
+//! ```text
+//! cargo run --release -p dash-bench -- step --runs 5
+//! ```
+//!
+//! Each scenario prints its figures (median, least and most over the runs) next to a yardstick
+//! taken in the same run, the ratio of the two, and whether the figures meet their targets. It
+//! never fails over a figure: a busy machine is no bug.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+
+mod engine;
+mod fanout;
+mod idle;
+mod measure;
+mod report;
+mod restart;
+mod step;
+mod storage;
+mod swarm;
+mod yardstick;
+
+use report::Figure;
+
+/// Any error: a benchmark only reports it.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+/// What a measurement gives.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// A durable step of one agent, beside one fdatasync.
+    Step,
+    /// Durable steps of many agents at once, beside `SQLite` alone.
+    Steps,
+    /// From the commit to in-process subscribers.
+    Fanout,
+    /// Memory of agents that wait.
+    Idle,
+    /// From a start on a large store to the first agent at work.
+    Restart,
+    /// Bytes in the file.
+    Storage,
+    /// The disk and `SQLite` alone.
+    Fsync,
+    /// Agents against a model server: one JSON line for comparison with other engines.
+    Swarm,
+    /// The yardstick of `idle`.
+    #[value(hide = true)]
+    Bare,
+    /// One run of `idle`.
+    #[value(hide = true)]
+    Parked,
+}
+
+/// Measures the engine beside what the machine allows.
+#[derive(Debug, Clone, Parser)]
+pub(crate) struct Options {
+    /// What to measure.
+    scenario: Scenario,
+    /// One JSON object per figure instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// How often.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Agents; each scenario has its own default.
+    #[arg(long)]
+    n: Option<u32>,
+    /// Turns or steps of each agent; each scenario has its own default.
+    #[arg(long)]
+    k: Option<u32>,
+    /// Events in the store (restart).
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u32,
+    /// Threads of the runtime.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Where the files go; the system's directory for temporary files if not said.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The model server (swarm).
+    #[arg(long, default_value = "http://127.0.0.1:4010")]
+    base: String,
+    /// Text tokens of an answer (swarm).
+    #[arg(long, default_value_t = 32)]
+    tokens: u32,
+    /// Milliseconds to the first token (swarm).
+    #[arg(long, default_value_t = 0)]
+    latency: u32,
+    /// Microseconds between tokens (swarm).
+    #[arg(long, default_value_t = 0)]
+    itd: u32,
+    /// Agents that run before the measurement (swarm).
+    #[arg(long, default_value_t = 10)]
+    warmup: u32,
+    /// The store's file (swarm); a temporary one if not said.
+    #[arg(long)]
+    db: Option<PathBuf>,
+    /// Taken and ignored: the engine is always durable (swarm).
+    #[arg(long, hide = true)]
+    persist: Option<String>,
+}
+
+/// Spawns a task of the measurement itself.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "producers and subscribers are no part of the engine"
+)]
+pub(crate) fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+fn main() -> Result<()> {
+    // The kit's runners have no scenario: `--n 50 --k 5 …` means `swarm`.
+    let mut args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let first = args.get(1).and_then(|arg| arg.to_str());
+    if first.is_some_and(|arg| arg.starts_with("--") && arg != "--help") {
+        args.insert(1, "swarm".into());
+    }
+    let options = Options::parse_from(args);
+    engine::raise_open_files()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .enable_all()
+        .build()?;
+    match options.scenario {
+        Scenario::Bare => return runtime.block_on(idle::print_bare(&options)),
+        Scenario::Parked => return runtime.block_on(idle::print_parked(&options)),
+        Scenario::Swarm => return runtime.block_on(swarm::run(&options)),
+        _ => {}
+    }
+    let mut runs = Vec::with_capacity(options.runs);
+    for _ in 0..options.runs.max(1) {
+        let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::tempdir_in(parent)?;
+        runs.push(runtime.block_on(run(&options, dir.path()))?);
+    }
+    let name = options.scenario.to_possible_value();
+    let name = name.as_ref().map_or("", |name| name.get_name());
+    report::print(name, &runs, options.json)
+}
+
+async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
+    match options.scenario {
+        Scenario::Step => step::one(options, dir).await,
+        Scenario::Steps => step::many(options, dir).await,
+        Scenario::Fanout => fanout::run(options, dir).await,
+        Scenario::Idle => idle::run(options, dir),
+        Scenario::Restart => restart::run(options, dir).await,
+        Scenario::Storage => storage::run(options, dir).await,
+        Scenario::Fsync => step::disk(options, dir).await,
+        Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),
+    }
+}

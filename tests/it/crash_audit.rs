@@ -1,0 +1,366 @@
+//! What must be true of a database file at any moment, and of one whose swarms have ended.
+
+#![cfg(test)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use dash::event::{Event, EventKind};
+use dash::ids::BudgetId;
+use dash::model::budget::ReservationState;
+use dash::model::{Budget, Message, Reservation, SideEffect, Step, StepKind, StepState};
+use dash::store::{
+    AgentFilter, BudgetFilter, EventFilter, Page, ReservationFilter, SqliteStore, StepFilter,
+    Store as _, SwarmFilter,
+};
+use rusqlite::Connection;
+
+/// Everything of a run that is compared.
+pub(crate) struct Records {
+    pub(crate) events: Vec<Event>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) budgets: Vec<Budget>,
+    pub(crate) reservations: Vec<Reservation>,
+}
+
+/// Reads every page of a list.
+macro_rules! all {
+    ($store:expr, $list:ident, $filter:expr, $id:expr) => {{
+        let mut all = Vec::new();
+        let mut page = Page::first(1_000);
+        loop {
+            let read = $store.$list(&$filter, page).await.unwrap();
+            let Some(last) = read.last() else { break all };
+            page.after = Some($id(last));
+            all.extend(read);
+        }
+    }};
+}
+
+/// Audits a copy of `dir/run.db`, which no process has open, and so leaves the file as it was.
+pub(crate) async fn audit(db: &Path) -> Records {
+    let copy = tempfile::tempdir().unwrap();
+    let path = copy.path().join("run.db");
+    let wal = |path: &Path| path.with_extension("db-wal");
+    std::fs::copy(db, &path).unwrap();
+    if wal(db).exists() {
+        std::fs::copy(wal(db), wal(&path)).unwrap();
+    }
+    // SQLite's own `integrity_check` and the hash of every event.
+    let events = SqliteStore::verify(&path).await.unwrap();
+    check_with_sql(&path, events);
+    let store = SqliteStore::open(&path).await.unwrap();
+    let records = read(&store).await;
+    check_events(&records.events, events);
+    check_ledger(&records);
+    check_journal(&records);
+    check_conversations(&store, &records).await;
+    store.close().await.unwrap();
+    records
+}
+
+async fn read(store: &SqliteStore) -> Records {
+    let mut events: Vec<Event> = Vec::new();
+    loop {
+        let after = events.last().map_or(0, |event| event.seq);
+        let filter = EventFilter::default();
+        let read = store.list_events(&filter, after, 1_000).await.unwrap();
+        if read.is_empty() {
+            break;
+        }
+        events.extend(read);
+    }
+    let by_key = |s: &Step| (s.agent_id, s.key);
+    Records {
+        events,
+        steps: all!(store, list_steps, StepFilter::default(), by_key),
+        budgets: all!(
+            store,
+            list_budgets,
+            BudgetFilter::default(),
+            |b: &Budget| b.id
+        ),
+        reservations: all!(
+            store,
+            list_reservations,
+            ReservationFilter::default(),
+            |r: &Reservation| r.id
+        ),
+    }
+}
+
+/// The same questions once more, past the engine's own code.
+fn check_with_sql(path: &Path, events: u64) {
+    let events = i64::try_from(events).unwrap();
+    let conn = Connection::open(path).unwrap();
+    let text = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(text("PRAGMA integrity_check").unwrap(), "ok");
+    let orphans = conn.query_row("PRAGMA foreign_key_check", [], |_| Ok(()));
+    assert_eq!(orphans, Err(rusqlite::Error::QueryReturnedNoRows));
+    assert_eq!(number("SELECT count(*) FROM events"), events);
+    assert_eq!(number("SELECT coalesce(max(seq), 0) FROM events"), events);
+    assert_eq!(number("SELECT coalesce(min(seq), 1) FROM events"), 1);
+    let settled =
+        number("SELECT coalesce(sum(actual_usd), 0) FROM reservations WHERE state = 'settled'");
+    let spent = number("SELECT coalesce(sum(spent), 0) FROM budgets WHERE scope = 'project'");
+    assert_eq!(settled, spent, "what the project spent is what was settled");
+}
+
+fn check_events(events: &[Event], count: u64) {
+    let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    let expected: Vec<u64> = (1..=count).collect();
+    assert_eq!(numbers, expected, "no number is missing");
+    let ids: HashSet<_> = events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), events.len(), "ids are unique");
+    let in_order = events.is_sorted_by_key(|event| event.at);
+    assert!(in_order, "time does not go back");
+}
+
+/// Every budget is exactly the sum of the reservations below it, and within its cap.
+fn check_ledger(records: &Records) {
+    let parents: HashMap<BudgetId, Option<BudgetId>> = records
+        .budgets
+        .iter()
+        .map(|b| (b.id, b.parent_id))
+        .collect();
+    let mut sums: HashMap<BudgetId, [i64; 3]> = HashMap::new();
+    for r in &records.reservations {
+        let mut node = Some(r.budget_id);
+        while let Some(id) = node {
+            let sum = sums.entry(id).or_default();
+            match r.state {
+                ReservationState::Settled => sum[0] += r.actual.unwrap().usd.0,
+                ReservationState::Uncertain => sum[1] += r.held.usd.0,
+                ReservationState::Held => sum[2] += r.held.usd.0,
+                ReservationState::Released => {}
+            }
+            node = parents[&id];
+        }
+    }
+    for b in &records.budgets {
+        let sum = sums.get(&b.id).copied().unwrap_or_default();
+        let row = [b.spent, b.uncertain, b.reserved];
+        assert_eq!(row, sum, "spent, uncertain and reserved of {b:?}");
+        let cap = b.allocated.unwrap_or(i64::MAX);
+        assert!(b.charged() + b.reserved <= cap, "{b:?}");
+    }
+}
+
+/// No step ends twice, and a step's state is what its events say.
+fn check_journal(records: &Records) {
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    let mut turns: BTreeMap<String, usize> = BTreeMap::new();
+    let mut costs = 0;
+    for event in &records.events {
+        match &event.kind {
+            EventKind::ToolCompleted(e) => {
+                *ends
+                    .entry(format!("{}/{}", e.agent_id, e.step))
+                    .or_default() += 1;
+            }
+            EventKind::StepResolved(e) if e.resolution != "retry" => {
+                *ends
+                    .entry(format!("{}/{}", e.agent_id, e.step))
+                    .or_default() += 1;
+            }
+            EventKind::AgentTurn(e) => {
+                let turn = format!("{}/{}", e.agent_id, e.step.turn());
+                *turns.entry(turn).or_default() += 1;
+                costs += e.cost_nanos;
+            }
+            _ => {}
+        }
+    }
+    for (what, times) in ends.iter().chain(&turns) {
+        assert_eq!(*times, 1, "{what} ended more than once");
+    }
+    let settled: i64 = records
+        .reservations
+        .iter()
+        .filter_map(|r| r.actual)
+        .map(|actual| actual.usd.0)
+        .sum();
+    assert_eq!(costs, settled, "what the turns cost is what was settled");
+    for step in &records.steps {
+        let key = step.idempotency_key();
+        let has_ended = matches!(step.state, StepState::Done | StepState::Resolved);
+        let told = match step.key.kind() {
+            StepKind::Tool => ends.contains_key(&key),
+            StepKind::Model => {
+                turns.contains_key(&format!("{}/{}", step.agent_id, step.key.turn()))
+            }
+        };
+        assert_eq!(told, has_ended, "{step:?}");
+        // So is one that was under way then. Either leaves an entry for the model to read.
+        let is_answered = step.key.kind() == StepKind::Tool && step.state.is_terminal();
+        assert_eq!(
+            step.entry_id.is_some(),
+            has_ended || is_answered,
+            "{step:?}"
+        );
+    }
+}
+
+/// Every answer's calls have at most one result each, and answers are counted as turns.
+async fn check_conversations(store: &SqliteStore, records: &Records) {
+    let agents = all!(
+        store,
+        list_agents,
+        AgentFilter::default(),
+        |a: &dash::model::Agent| a.id
+    );
+    for agent in agents {
+        let Some(head) = agent.head else { continue };
+        let path = store.list_path(head, 10_000).await.unwrap();
+        let mut answers = 0;
+        let mut open: HashSet<String> = HashSet::new();
+        for message in path.iter().filter_map(|entry| entry.body.message()) {
+            match message.as_ref() {
+                Message::User(_) => {}
+                Message::Assistant(answer) => {
+                    assert!(open.is_empty(), "{open:?} have no result before an answer");
+                    answers += 1;
+                    open.extend(answer.tool_calls().map(|call| call.id.clone()));
+                }
+                Message::ToolResult(result) => {
+                    let id = &result.tool_call_id;
+                    assert!(
+                        open.remove(id),
+                        "a second result of {id}, or one of no call"
+                    );
+                }
+            }
+        }
+        assert_eq!(answers, agent.turns, "{agent:?}");
+        let done = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
+        let ended = |s: &&Step| s.state == StepState::Done;
+        let count = records.steps.iter().filter(done).filter(ended).count();
+        assert_eq!(agent.tool_calls as usize, count, "{agent:?}");
+    }
+}
+
+/// Every event a process told of is there, unchanged.
+pub(crate) fn check_told(records: &Records, said: &[String]) {
+    for line in said.iter().filter_map(|line| line.strip_prefix("event ")) {
+        let (seq, id) = line.split_once(' ').unwrap();
+        let seq: usize = seq.parse().unwrap();
+        let stored = records
+            .events
+            .get(seq - 1)
+            .map(|event| event.id.to_string());
+        assert_eq!(stored.as_deref(), Some(id), "event {seq} was told");
+    }
+}
+
+/// Effects against the journal: each was intended before it happened, no try ran twice, and what
+/// may happen once has happened at most once.
+pub(crate) fn check_effects(dir: &Path, records: &Records) {
+    let steps: HashMap<String, &Step> = records
+        .steps
+        .iter()
+        .map(|step| (step.idempotency_key(), step))
+        .collect();
+    let mut retries: HashMap<String, u32> = HashMap::new();
+    for event in &records.events {
+        if let EventKind::StepResolved(e) = &event.kind
+            && e.resolution == "retry"
+        {
+            *retries
+                .entry(format!("{}/{}", e.agent_id, e.step))
+                .or_default() += 1;
+        }
+    }
+    for class in SideEffect::ALL {
+        let path = dir.join(format!("{}.ledger", class.as_str()));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut seen = HashSet::new();
+        let mut happened: HashMap<&str, u32> = HashMap::new();
+        for line in text.lines() {
+            assert!(
+                seen.insert(line),
+                "{class:?}: `{line}` ran twice as one try"
+            );
+            let (key, number) = line.split_once(' ').unwrap();
+            *happened.entry(key).or_default() += 1;
+            let step = steps
+                .get(key)
+                .unwrap_or_else(|| panic!("{key} was never intended"));
+            assert_eq!(step.side_effect, class);
+            assert!(
+                number.parse::<u32>().unwrap() <= step.tries,
+                "{line}: {step:?}"
+            );
+        }
+        for (key, times) in &happened {
+            let at_most_once = matches!(class, SideEffect::Once | SideEffect::Reconcilable);
+            assert!(
+                *times == 1 || !at_most_once,
+                "{class:?}: {key} happened {times} times"
+            );
+        }
+        for step in steps.values().filter(|s| s.side_effect == class) {
+            let key = step.idempotency_key();
+            if step.key.kind() == StepKind::Model {
+                continue;
+            }
+            let happened_says_step =
+                step.state == StepState::Done || step.note.as_deref() == Some("result");
+            if happened_says_step {
+                assert!(
+                    happened.contains_key(key.as_str()),
+                    "{step:?} left no effect"
+                );
+            }
+            if class == SideEffect::Once {
+                let allowed = 1 + retries.get(&key).copied().unwrap_or_default();
+                assert!(
+                    step.tries <= allowed,
+                    "run again without a decision: {step:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What holds once both swarms have ended well.
+pub(crate) async fn check_end(db: &Path, records: &Records, agents: usize, statuses: &[&str]) {
+    for b in &records.budgets {
+        assert_eq!(b.reserved, 0, "nothing is held: {b:?}");
+    }
+    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
+    let completed = statuses == ["completed"];
+    assert!(!completed || !records.steps.iter().any(|s| open(&s)));
+    let store = SqliteStore::open(db).await.unwrap();
+    let swarms = all!(
+        store,
+        list_swarms,
+        SwarmFilter::default(),
+        |s: &dash::model::Swarm| s.id
+    );
+    for swarm in &swarms {
+        let status = swarm.status.as_str();
+        assert!(statuses.contains(&status), "{swarm:?}");
+    }
+    let rows = all!(
+        store,
+        list_agents,
+        AgentFilter::default(),
+        |a: &dash::model::Agent| a.id
+    );
+    for agent in &rows {
+        assert!(agent.status.is_terminal(), "{agent:?}");
+    }
+    if completed {
+        assert_eq!(rows.len(), agents);
+        for agent in &rows {
+            assert_eq!(agent.turns, 4, "{agent:?}");
+        }
+        let tools = records
+            .steps
+            .iter()
+            .filter(|s| s.key.kind() == StepKind::Tool);
+        assert_eq!(tools.count(), agents * 7);
+    }
+    store.close().await.unwrap();
+}
