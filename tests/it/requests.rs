@@ -129,6 +129,23 @@ async fn requests_on_a_living_swarm_are_checked_too() {
         kind(engine.assign_task(task.id, agent.id).await),
     ];
     assert_eq!(conflicts, [ErrorKind::Conflict; 5]);
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn what_has_ended_takes_no_requests() {
+    let engine = done().start().await;
+    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
+    let filter = AgentFilter::default();
+    let listed = engine.list_agents(&filter, Page::first(1)).await.unwrap();
+    let agent = listed.items.into_iter().next().unwrap();
+    let task = CreateTask {
+        swarm_id: swarm.id,
+        key: "k".to_owned(),
+        prompt: "p".to_owned(),
+        depends_on: Vec::new(),
+        budget: None,
+    };
     engine.destroy_swarm(swarm.id).await.unwrap();
     let late = [
         kind(engine.pause_swarm(swarm.id).await),
@@ -138,7 +155,7 @@ async fn requests_on_a_living_swarm_are_checked_too() {
                 .spawn_agent(SpawnAgent::new(swarm.id, "n", "t"))
                 .await,
         ),
-        kind(engine.create_task(new("k", Vec::new())).await),
+        kind(engine.create_task(task).await),
         kind(engine.steer(agent.id, "x").await),
         kind(engine.pause_agent(agent.id).await),
     ];

@@ -1,22 +1,22 @@
-//! Agents: birth, pause, retry, the end; messages to them; children.
+//! Agents: birth, pause, retry, the end.
 
 use std::time::Duration;
 
-use super::super::effect::{Effect, Reply, ReplyId};
+use super::super::effect::{Effect, Reply};
 use super::{Decision, cut};
-use crate::api::{BUDGET_EXCEEDED, BudgetRequest, SpawnAgent, TEXT_MAX, check_text};
+use crate::api::{BudgetRequest, SpawnAgent};
 use crate::event::{
     AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress, AgentResumed,
-    AgentRetrying, AgentSpawned, CostSoFar, MessageDropped, MessageQueued, SwarmResumed,
+    AgentRetrying, AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
 };
-use crate::ids::{AgentId, BudgetId, SwarmId, TaskId, TicketId};
-use crate::model::inbox::{Queue, Ticket, TicketState};
+use crate::ids::{AgentId, BudgetId, SwarmId, TaskId};
+use crate::model::inbox::TicketState;
 use crate::model::{
-    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepKey, StepState, Strategy, SwarmStatus,
-    TaskRole, TaskStatus, Usage,
+    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepState, Strategy, SwarmStatus, TaskRole,
+    Usage,
 };
 use crate::policy::retry;
-use crate::spawn::{AttemptFailure, Delegation, DelegationResult, Grant};
+use crate::spawn::{AttemptFailure, DelegationResult, Grant};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a task an event shows, in characters.
@@ -25,14 +25,14 @@ const TASK_PREVIEW: usize = 200;
 /// How much of a result an event shows, in characters.
 const RESULT_PREVIEW: usize = 2_000;
 
-struct NewAgent {
-    swarm_id: SwarmId,
-    name: String,
-    model: String,
-    parent_id: Option<AgentId>,
-    depth: u32,
-    task_id: Option<TaskId>,
-    budget: Option<BudgetRequest>,
+pub(super) struct NewAgent {
+    pub(super) swarm_id: SwarmId,
+    pub(super) name: String,
+    pub(super) model: String,
+    pub(super) parent_id: Option<AgentId>,
+    pub(super) depth: u32,
+    pub(super) task_id: Option<TaskId>,
+    pub(super) budget: Option<BudgetRequest>,
 }
 
 impl Decision<'_> {
@@ -53,7 +53,7 @@ impl Decision<'_> {
         Some(self.add_agent(new))
     }
 
-    fn add_agent(&mut self, new: NewAgent) -> AgentId {
+    pub(super) fn add_agent(&mut self, new: NewAgent) -> AgentId {
         let id = AgentId::from_u128(self.id());
         let max_retries = self.swarm(new.swarm_id).map_or(0, |s| s.config.max_retries);
         let parent_budget = self.parent_budget(&new);
@@ -167,7 +167,7 @@ impl Decision<'_> {
     }
 
     /// Refuses an agent above the limits of its swarm or of the engine.
-    fn check_room(&self, swarm: SwarmId) -> Result<()> {
+    pub(super) fn check_room(&self, swarm: SwarmId) -> Result<()> {
         let settings = &self.state.settings;
         let in_swarm = self
             .state
@@ -574,45 +574,6 @@ impl Decision<'_> {
         self.agent_reply(id)
     }
 
-    pub(super) fn send(&mut self, id: AgentId, queue: Queue, text: String) -> Result<Reply> {
-        check_text("text", &text, TEXT_MAX)?;
-        let agent = self.agent(id)?;
-        if agent.status.is_terminal() {
-            return Err(Error::conflict(format!(
-                "the agent is `{}` and reads no more messages",
-                agent.status
-            )));
-        }
-        let max = self.state.settings.inbox_max as usize;
-        if self.live(id).inbox.len() >= max {
-            return Err(Error::new(
-                ErrorKind::RateLimited,
-                format!("{max} messages wait for the agent already"),
-            ));
-        }
-        let ticket = Ticket {
-            id: TicketId::from_u128(self.id()),
-            agent_id: id,
-            queue,
-            text,
-            state: TicketState::Queued,
-            created_at: self.now,
-        };
-        let ticket_id = ticket.id;
-        self.state.out.changes.tickets.push(ticket.clone());
-        self.live(id).inbox.push_back(ticket);
-        let queue = queue.as_str().to_owned();
-        self.emit_agent(
-            id,
-            MessageQueued {
-                agent_id: id,
-                ticket_id,
-                queue,
-            },
-        );
-        Ok(Reply::Ticket(ticket_id))
-    }
-
     pub(super) fn progress(&mut self, id: AgentId, progress: Progress) {
         if self.agent(id).map_or(true, |a| a.status.is_terminal()) {
             return;
@@ -629,120 +590,6 @@ impl Decision<'_> {
                 cost,
             },
         );
-    }
-
-    /// Makes (or finds again) the child of a `delegate` step, and answers at its end.
-    pub(super) fn delegate(
-        &mut self,
-        id: AgentId,
-        step: StepKey,
-        delegation: Delegation,
-        reply: ReplyId,
-    ) -> Result<()> {
-        let parent = self.agent(id)?;
-        let (swarm_id, depth, model) = (parent.swarm_id, parent.depth + 1, parent.model.clone());
-        let key = format!("delegated/{id}/{step}");
-        let known = self
-            .state
-            .plans
-            .get(&swarm_id)
-            .and_then(|p| p.by_key.get(&key))
-            .copied();
-        if let Some(task) = known {
-            self.rejoin(task, reply);
-            return Ok(());
-        }
-        check_text("task", &delegation.task, TEXT_MAX)?;
-        check_text("name", &delegation.name, crate::api::NAME_MAX)?;
-        let swarm = self.swarm(swarm_id)?;
-        if swarm.status.is_terminal() || parent.status.is_terminal() {
-            return Err(Error::conflict("the swarm has ended"));
-        }
-        let config = &swarm.config;
-        if depth > config.tree_depth_max {
-            let issue = format!("the tree is {} levels deep already", config.tree_depth_max);
-            return Err(Error::invalid("delegate", issue));
-        }
-        let prefix = format!("delegated/{id}/");
-        let children = self.state.plans.get(&swarm_id).map_or(0, |plan| {
-            plan.by_key
-                .keys()
-                .filter(|key| key.starts_with(&prefix))
-                .count()
-        });
-        if children >= config.tree_fanout_max as usize {
-            let issue = format!("it has {children} children already, the most allowed");
-            return Err(Error::invalid("delegate", issue));
-        }
-        self.check_room(swarm_id)?;
-        let budget = match delegation.budget_nanos {
-            Some(nanos) => Some(self.carve(id, nanos)?),
-            None => None,
-        };
-        let task_id = TaskId::from_u128(self.id());
-        let role = TaskRole::Delegated;
-        self.add_task(swarm_id, task_id, key, role, delegation.task, Vec::new());
-        let name = delegation.name;
-        let (parent_id, task) = (Some(id), Some(task_id));
-        let new = NewAgent {
-            swarm_id,
-            name,
-            model,
-            parent_id,
-            depth,
-            task_id: task,
-            budget,
-        };
-        let child = self.add_agent(new);
-        self.start(child, task_id);
-        self.live(child).delegator = Some(reply);
-        if !self.state.is_active(swarm_id) {
-            // A tool batch that was granted before the pause runs on; what it starts waits.
-            self.pause_agent(child, super::swarms::SWARM_PAUSED)?;
-        }
-        Ok(())
-    }
-
-    /// A child's cap: what was asked for, if the parent's path has it.
-    fn carve(&self, parent: AgentId, nanos: i64) -> Result<BudgetRequest> {
-        let request = BudgetRequest::usd(NanoUsd(nanos));
-        request.validate()?;
-        for budget in self.path_of(parent) {
-            let left = budget
-                .available()
-                .filter(|_| budget.currency == request.currency);
-            if left.is_some_and(|left| nanos > left) {
-                let issue = format!("{BUDGET_EXCEEDED}: less than {} is left", NanoUsd(nanos));
-                return Err(Error::new(ErrorKind::BudgetExceeded, issue));
-            }
-        }
-        Ok(request)
-    }
-
-    /// Waits again for a child made before a crash, or answers with how it ended.
-    fn rejoin(&mut self, task: TaskId, reply: ReplyId) {
-        let Ok(row) = self.task(task) else { return };
-        let Some(child) = row.agent_id else { return };
-        let outcome = match row.status {
-            TaskStatus::Completed => Ok(row.output.clone().unwrap_or_default()),
-            TaskStatus::Failed | TaskStatus::Cancelled => {
-                Err(row.error.clone().unwrap_or_default())
-            }
-            _ => {
-                if let Some(earlier) = self.live(child).delegator.replace(reply) {
-                    self.reply(
-                        earlier,
-                        Err(Error::conflict("a newer attempt waits for it")),
-                    );
-                }
-                return;
-            }
-        };
-        let result = DelegationResult {
-            agent_id: child,
-            outcome,
-        };
-        self.reply(reply, Ok(Reply::Delegated(Box::new(result))));
     }
 }
 

@@ -1,7 +1,9 @@
 //! The heart: what follows from an input. Synchronous and deterministic; time and ids come in.
 //!
-//! One file per concern: `swarms`, `agents`, `tasks` (the plan), `steps` (the journal), `budgets`
-//! (the ledger), `recover` (after a restart). All are methods of [`Decision`], which reads and
+//! One file per concern: `swarms`, `agents`, `delegate` (their children), `messages` (to them),
+//! `tasks` (the plan), `steps` (the journal), `slots` (calls under way), `budgets` (the ledger), `allocate`
+//! (what callers ask of it),
+//! `recover` (after a restart), `doubt` (what only a person can settle). All are methods of [`Decision`], which reads and
 //! changes the [`State`] and collects what must be written, answered and done.
 
 use super::effect::{Command, Effect, Input, Reply, ReplyId};
@@ -14,8 +16,13 @@ use crate::spawn::Grant;
 use crate::{Error, Result};
 
 mod agents;
+mod allocate;
 mod budgets;
+mod delegate;
+mod doubt;
+mod messages;
 mod recover;
+mod slots;
 mod steps;
 mod swarms;
 mod tasks;

@@ -7,23 +7,19 @@ use super::super::effect::{Reply, ReplyId};
 use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
-use super::recover::IS_UNKNOWN;
-use crate::api::{Resolution, check_output};
 use crate::event::{
-    AgentStarted, AgentTurn, AgentTurnFailed, MessageDelivered, StepResolved, TaskUnblocked,
-    ToolCompleted, ToolStarted,
+    AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted, ToolStarted,
 };
 use crate::ids::{AgentId, EntryId};
 use crate::llm::Billing;
-use crate::model::inbox::{Queue, TicketState};
+use crate::model::inbox::Queue;
 use crate::model::message::TOKENS_MAX;
 use crate::model::{
-    Agent, AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
-    SideEffect, Step, StepKey, StepKind, StepState, TaskRole, TaskStatus, ToolResultMessage,
+    AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
+    SideEffect, Step, StepKey, StepKind, StepState, TaskRole, ToolResultMessage,
 };
 use crate::spawn::{Advance, AttemptFailure, Grant, ModelIntent, Next, Outcome, ToolIntent};
 use crate::strategy;
-use crate::{Error, Result};
 
 impl Decision<'_> {
     pub(super) fn advance(&mut self, id: AgentId, attempt: u32, advance: Advance, to: ReplyId) {
@@ -395,7 +391,7 @@ impl Decision<'_> {
     }
 
     /// If the agent's task was to plan, adds the tasks its answer asks for.
-    fn expand(&mut self, id: AgentId, answer: &str) -> std::result::Result<(), String> {
+    fn expand(&mut self, id: AgentId, answer: &str) -> Result<(), String> {
         let task = self
             .agent(id)
             .ok()
@@ -426,54 +422,6 @@ impl Decision<'_> {
 
     fn grant(&mut self, to: ReplyId, grant: Grant) {
         self.reply(to, Ok(Reply::Grant(Box::new(grant))));
-    }
-
-    // ---- slots ----
-
-    /// Frees the slot of the agent's model call, if it holds one.
-    pub(super) fn release_slot(&mut self, id: AgentId) {
-        if self.live(id).calling.take().is_none() {
-            return;
-        }
-        let provider = self
-            .agent(id)
-            .ok()
-            .and_then(|a| self.state.models.get(&a.model))
-            .map(|model| model.provider.clone());
-        if let Some(provider) = provider {
-            if let Some(gate) = self.state.gates.get_mut(&provider) {
-                gate.under_way = gate.under_way.saturating_sub(1);
-            }
-            self.state.to_wake.insert(provider);
-        }
-    }
-
-    /// Lets waiting calls go while the provider has free slots.
-    pub(super) fn wake_callers(&mut self, provider: &str) {
-        let max = self.state.settings.calls_per_provider_max;
-        loop {
-            let Some(gate) = self.state.gates.get_mut(provider) else {
-                return;
-            };
-            if gate.under_way >= max {
-                return;
-            }
-            let Some(id) = gate.pop() else { return };
-            self.unpark(id);
-        }
-    }
-
-    /// Carries on with a parked request, if its agent still runs.
-    pub(super) fn unpark(&mut self, id: AgentId) {
-        let runs = self
-            .agent(id)
-            .is_ok_and(|a| a.status == AgentStatus::Running);
-        if !runs {
-            return;
-        }
-        if let Some(parked) = self.live(id).parked.take() {
-            self.proceed(id, parked.next, parked.reply);
-        }
     }
 
     // ---- rows ----
@@ -613,7 +561,7 @@ impl Decision<'_> {
         }
     }
 
-    fn append_result(
+    pub(super) fn append_result(
         &mut self,
         id: AgentId,
         key: StepKey,
@@ -634,150 +582,10 @@ impl Decision<'_> {
         let message = Arc::new(Message::ToolResult(result));
         self.append(id, Some(key), EntryBody::Message { message })
     }
-
-    // ---- messages ----
-
-    fn peek(&mut self, id: AgentId, queue: Queue) -> Option<&str> {
-        let inbox = &self.live(id).inbox;
-        inbox
-            .iter()
-            .find(|ticket| ticket.queue == queue)
-            .map(|ticket| ticket.text.as_str())
-    }
-
-    /// Moves the oldest message of a queue into the conversation.
-    fn deliver(&mut self, id: AgentId, queue: Queue) -> Option<Arc<Message>> {
-        let at = self
-            .live(id)
-            .inbox
-            .iter()
-            .position(|ticket| ticket.queue == queue)?;
-        let mut ticket = self.live(id).inbox.remove(at)?;
-        let origin = match queue {
-            Queue::Steer => MessageOrigin::Steer,
-            Queue::FollowUp => MessageOrigin::FollowUp,
-        };
-        let message = Arc::new(Message::user(ticket.text.clone(), origin));
-        self.append(
-            id,
-            None,
-            EntryBody::Message {
-                message: Arc::clone(&message),
-            },
-        );
-        ticket.state = TicketState::Delivered;
-        let ticket_id = ticket.id;
-        self.state.out.changes.tickets.push(ticket);
-        self.emit_agent(
-            id,
-            MessageDelivered {
-                agent_id: id,
-                ticket_id,
-            },
-        );
-        Some(message)
-    }
-
-    // ---- in doubt ----
-
-    pub(super) fn resolve_step(
-        &mut self,
-        id: AgentId,
-        key: StepKey,
-        resolution: Resolution,
-    ) -> Result<Reply> {
-        self.agent(id)?;
-        let Some(step) = self.live(id).steps.get(&key).cloned() else {
-            return Err(Error::not_found("open step", key));
-        };
-        if step.state != StepState::InDoubt {
-            return Err(Error::conflict(format!(
-                "step `{key}` is `{}`, not in doubt",
-                step.state
-            )));
-        }
-        let name = resolution.as_str().to_owned();
-        let text = match resolution {
-            Resolution::Retry => None,
-            Resolution::Skip => Some((UNKNOWN_OUTCOME.to_owned(), true)),
-            Resolution::Result { text } => {
-                check_output("text", &text)?;
-                Some((text, false))
-            }
-        };
-        match text {
-            None => {
-                if let Some(step) = self.live(id).steps.get_mut(&key) {
-                    step.state = StepState::Intended;
-                    let step = step.clone();
-                    self.state.out.changes.steps.push(step);
-                }
-            }
-            Some((text, is_error)) => {
-                let call = step.call_id.unwrap_or_default();
-                let entry = self.append_result(id, key, call, step.name, &text, is_error);
-                self.end_step(
-                    id,
-                    key,
-                    StepState::Resolved,
-                    Some(entry),
-                    Some(name.clone()),
-                );
-            }
-        }
-        self.emit_agent(
-            id,
-            StepResolved {
-                agent_id: id,
-                step: key,
-                resolution: name,
-            },
-        );
-        self.unblock(id);
-        self.agent_reply(id)
-    }
-
-    /// Lets an agent go on once none of its steps is in doubt.
-    fn unblock(&mut self, id: AgentId) {
-        if self
-            .live(id)
-            .steps
-            .values()
-            .any(|s| s.state == StepState::InDoubt)
-        {
-            return;
-        }
-        let Ok(agent) = self.agent(id) else { return };
-        let (swarm, task) = (agent.swarm_id, agent.task_id);
-        let held = agent.status == AgentStatus::Paused;
-        let reason = agent.pause_reason.clone();
-        if let Some(task) = task
-            && self
-                .task(task)
-                .is_ok_and(|t| t.status == TaskStatus::Blocked)
-        {
-            self.edit_task(task, |t| {
-                t.status = TaskStatus::Running;
-                t.error = None;
-            });
-            let Ok(key) = self.task(task).map(|t| t.key.clone()) else {
-                return;
-            };
-            self.emit_swarm(swarm, TaskUnblocked { task_id: task, key });
-        }
-        let by_doubt = reason.is_some_and(|reason| reason.ends_with(IS_UNKNOWN));
-        if held && by_doubt && self.state.is_active(swarm) {
-            self.let_go(id);
-        } else if held && by_doubt {
-            self.edit_agent(id, |a: &mut Agent| {
-                a.pause_reason = Some(super::swarms::SWARM_PAUSED.to_owned());
-            });
-        }
-    }
 }
 
 /// What a model is told of a call whose outcome nobody knows.
-const UNKNOWN_OUTCOME: &str = "The outcome of this call is unknown: it was interrupted and not \
+pub(super) const UNKNOWN_OUTCOME: &str = "The outcome of this call is unknown: it was interrupted and not \
                                repeated. Check before relying on either outcome.";
 
 /// Tokens that a message costs besides its text, at most.
@@ -791,7 +599,7 @@ fn bounded(used: Amount) -> Amount {
     }
 }
 
-fn stop(reason: &str) -> Grant {
+pub(super) fn stop(reason: &str) -> Grant {
     Grant::Stop {
         reason: reason.to_owned(),
     }
