@@ -173,6 +173,7 @@ async fn create(dash: &Orchestrator, options: &Options, places: &Places) -> Resu
     let groups = files::share_out(&files, options.agents);
     let mut request = goal::swarm(options.strategy, &groups);
     request.initial_agents = options.agents;
+    request.config.max_output_tokens = options.max_output;
     // Nobody watches to resume it, so 90 % is only reported.
     let thresholds = Thresholds {
         critical_action: ThresholdAction::Notify,

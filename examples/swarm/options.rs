@@ -63,6 +63,10 @@ pub(crate) struct Options {
     #[arg(long, default_value = "2.00", value_name = "USD")]
     pub(crate) output_price: NanoUsd,
 
+    /// Output tokens one answer may have
+    #[arg(long, default_value_t = 4_096, value_name = "N")]
+    pub(crate) max_output: u32,
+
     /// How long the scripted model waits before each answer, in milliseconds
     #[arg(long, default_value_t = 0, value_name = "MS")]
     pub(crate) pace: u64,
