@@ -4,9 +4,9 @@
 //!
 //! * [`EventSink::emit`] is called after the commit that makes the events true, with the events of
 //!   one commit, in `seq` order, from one task. It is synchronous and must return at once.
-//! * A sink that does IO owns a bounded queue and says what happens when it is full. It resumes
-//!   from its own stored cursor, so delivery beyond it is at least once, and readers drop
-//!   duplicates by `seq`.
+//! * A sink that does IO owns a bounded queue and says what happens when it is full: it either
+//!   leaves a gap that shows in `seq`, or keeps a cursor of its own and re-reads from the store, so
+//!   that delivery beyond it is at least once and readers drop duplicates by `seq`.
 //! * A sink that panics is reported (`system.error`) and not called again. A sink that blocks
 //!   longer than [`SLOW_SINK`] is reported once; it still delays every commit behind it, so do not.
 
