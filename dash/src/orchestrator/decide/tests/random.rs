@@ -198,6 +198,12 @@ impl Drivers {
             .count();
         let slots: u32 = state.gates.values().map(|gate| gate.under_way).sum();
         assert_eq!(calling, slots as usize, "every slot belongs to a call");
+        for (id, live) in &state.live {
+            assert!(
+                live.attached || live.calling.is_none(),
+                "{id} holds a slot although nothing runs for it"
+            );
+        }
         for (swarm, plan) in &state.plans {
             let open = plan
                 .tasks
