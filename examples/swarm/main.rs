@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use dash::api::{BudgetOwner, BudgetRequest};
-use dash::llm::http::OpenAiProvider;
+use dash::llm::http::HttpProvider;
 use dash::llm::{LlmProvider, Model, ScriptedLlm};
 use dash::model::budget::{ThresholdAction, Thresholds};
 use dash::model::swarm::WorkspaceRoot;
@@ -113,7 +113,7 @@ fn model(options: &Options) -> Result<(Arc<dyn LlmProvider>, Model)> {
     let base = base.or_else(|| key.as_ref().map(|_| "https://api.openai.com/v1".to_owned()));
     if let Some(base) = base {
         say!("model: {} at {base}", options.model);
-        let mut provider = OpenAiProvider::builder(base).id("openai");
+        let mut provider = HttpProvider::openai_chat(base).id("openai");
         if let Some(key) = key {
             provider = provider.api_key(key.into());
         }

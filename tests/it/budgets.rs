@@ -23,6 +23,7 @@ const fn used(input: u64, output: u64) -> Usage {
         cache_read: 0,
         cache_write: 0,
         reasoning: 0,
+        cache_write_long: 0,
     }
 }
 

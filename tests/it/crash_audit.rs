@@ -187,7 +187,7 @@ fn check_journal(records: &Records) {
         let has_ended = matches!(step.state, StepState::Done | StepState::Resolved);
         let told = match step.key.kind() {
             StepKind::Tool => ends.contains_key(&key),
-            StepKind::Model => {
+            StepKind::Model | StepKind::Summary => {
                 turns.contains_key(&format!("{}/{}", step.agent_id, step.key.turn()))
             }
         };
@@ -301,7 +301,7 @@ pub(crate) fn check_effects(dir: &Path, records: &Records) {
         }
         for step in steps.values().filter(|s| s.side_effect == class) {
             let key = step.idempotency_key();
-            if step.key.kind() == StepKind::Model {
+            if step.key.kind().is_model_call() {
                 continue;
             }
             let happened_says_step =

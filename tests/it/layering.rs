@@ -16,6 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // 1: plain data.
     ("model", LEVEL_0),
     ("settings", LEVEL_0),
+    ("schema", &[]),
+    ("telemetry", &[]),
     ("event", &["ids", "env", "error", "model"]),
     ("api", &["ids", "env", "error", "model", "settings"]),
     // 2: pure rules.
@@ -25,20 +27,52 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm", LEVEL_1),
     ("store", LEVEL_1),
     ("sink", LEVEL_1),
-    ("tool", &["ids", "env", "error", "model", "event", "llm"]),
+    (
+        "tool",
+        &["ids", "env", "error", "model", "event", "schema", "llm"],
+    ),
     (
         "spawn",
-        &["ids", "env", "error", "model", "event", "llm", "tool"],
+        &[
+            "ids",
+            "env",
+            "error",
+            "model",
+            "event",
+            "schema",
+            "telemetry",
+            "llm",
+            "tool",
+        ],
     ),
     // 4: implementations, each on its own seam.
     (
         "llm/openai_chat",
         &["ids", "env", "error", "model", "event", "llm"],
     ),
+    ("llm/anthropic", DIALECT),
+    ("llm/openai_responses", DIALECT),
+    ("llm/gemini", DIALECT),
+    (
+        "llm/registry",
+        &["error", "model", "llm", "llm/openai_chat"],
+    ),
+    ("llm/layer", &["env", "error", "model", "policy", "llm"]),
     ("llm/scripted", &["ids", "env", "error", "model", "llm"]),
     (
         "llm/http",
-        &["ids", "env", "error", "model", "llm", "llm/openai_chat"],
+        &[
+            "ids",
+            "env",
+            "error",
+            "model",
+            "llm",
+            "llm/openai_chat",
+            "llm/openai_responses",
+            "llm/anthropic",
+            "llm/gemini",
+            "llm/registry",
+        ],
     ),
     (
         "store/memory",
@@ -54,7 +88,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "spawn/local",
         &[
-            "ids", "env", "error", "model", "event", "llm", "tool", "spawn",
+            "ids",
+            "env",
+            "error",
+            "model",
+            "event",
+            "schema",
+            "telemetry",
+            "llm",
+            "tool",
+            "spawn",
         ],
     ),
     // 5: the engine on the seams; only the builder names default implementations.
@@ -65,7 +108,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 const LEVEL_0: &[&str] = &["ids", "env", "error"];
-const LEVEL_1: &[&str] = &["ids", "env", "error", "model", "event", "settings"];
+const DIALECT: &[&str] = &["error", "model", "llm"];
+const LEVEL_1: &[&str] = &[
+    "ids",
+    "env",
+    "error",
+    "model",
+    "event",
+    "settings",
+    "schema",
+    "telemetry",
+];
 const ENGINE: &[&str] = &[
     "ids",
     "env",

@@ -14,7 +14,7 @@ use std::time::Duration;
 use dash::Orchestrator;
 use dash::api::{BudgetRequest, CreateSwarm};
 use dash::event::EventKind;
-use dash::llm::http::OpenAiProvider;
+use dash::llm::http::HttpProvider;
 use dash::llm::{Model, ModelPrice};
 use dash::model::budget::ReservationState;
 use dash::model::{Amount, FailurePolicy, NanoUsd, SideEffect, SwarmStatus, Usage};
@@ -71,8 +71,8 @@ impl Server {
         Self { child, url }
     }
 
-    fn provider(&self) -> Arc<OpenAiProvider> {
-        let built = OpenAiProvider::builder(self.url.clone())
+    fn provider(&self) -> Arc<HttpProvider> {
+        let built = HttpProvider::openai_chat(self.url.clone())
             .id("local")
             .build();
         Arc::new(built.unwrap())

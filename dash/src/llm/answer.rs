@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::arguments::parse_arguments;
 use super::{Billing, LlmError, LlmErrorKind, LlmEvent, MessageBuilder, Model};
-use crate::model::{AssistantBlock, AssistantMessage, StopReason, ToolCall, Usage};
+use crate::model::{AssistantBlock, AssistantMessage, NanoUsd, StopReason, ToolCall, Usage};
 
 /// What a decoder must know of the call it decodes.
 #[derive(Debug, Clone)]
@@ -13,26 +13,69 @@ pub struct AnswerSetup {
     pub provider: Arc<str>,
     /// The model that was asked; its price gives the cost.
     pub model: Arc<Model>,
+    /// The dialect's name, for the message.
+    pub api: &'static str,
     /// The most tokens the prompt can be. Used only if a whole answer comes without usage.
     pub input_bound: u64,
 }
 
+/// A kind of block with text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Block {
+pub enum TextKind {
+    /// Text for the reader.
     Text,
+    /// The model's reasoning.
     Thinking,
 }
 
+/// A block of an [`Answer`], from the method that opened it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockHandle(usize);
+
+/// How a block with text ends. The default: as it was streamed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextEnd {
+    /// The whole text, if the server repeats it; it replaces what was streamed.
+    pub text: Option<String>,
+    /// The provider's opaque signature; the encrypted payload if `redacted`.
+    pub signature: Option<String>,
+    /// Whether the text was withheld. Thinking only.
+    pub redacted: bool,
+}
+
+/// How a tool call ends. The default: as it was streamed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallEnd {
+    /// The whole JSON text of the arguments, if the server repeats it.
+    pub json: Option<String>,
+    /// The provider's opaque signature of the thought behind it.
+    pub signature: Option<String>,
+    /// Why the call must not be run, if so.
+    pub error: Option<String>,
+}
+
 #[derive(Debug)]
-struct OpenCall {
-    index: u32,
-    id: String,
-    name: String,
-    json: String,
+enum Open {
+    Text {
+        kind: TextKind,
+    },
+    Call {
+        id: String,
+        name: String,
+        json: String,
+    },
+    Closed {
+        json: String,
+    },
 }
 
 /// An answer in the making. Every method emits the events that keep the grammar of
 /// [`LlmEvent`]: blocks are opened and closed as needed, and nothing follows the terminal event.
+///
+/// Two ways to add text: [`text`](Self::text) and [`thinking`](Self::thinking) for servers that
+/// only tell what kind a piece is; [`open`](Self::open), [`grow`](Self::grow) and
+/// [`close`](Self::close) for those that number their blocks. Handles of blocks that are closed are
+/// ignored.
 ///
 /// # Missing usage
 ///
@@ -40,16 +83,26 @@ struct OpenCall {
 /// charged at an upper bound: [`AnswerSetup::input_bound`] tokens of input and one token of output
 /// per byte of text, thinking and tool calls received. Reasoning a server hides and does not count
 /// is not covered. The message's `raw_stop_reason` is not touched.
+///
+/// # Silent overflow
+///
+/// Some servers cut a prompt that is too long and answer all the same. An answer whose prompt was
+/// above the model's window, or that hit the limit without a word with the window all but full, is
+/// an error of kind [`LlmErrorKind::ContextOverflow`]. Only if the window is known.
 #[derive(Debug)]
 pub struct Answer {
     builder: MessageBuilder,
     setup: AnswerSetup,
     usage: Option<Usage>,
+    billed: Option<NanoUsd>,
     produced_bytes: u64,
     started: bool,
     ended: bool,
-    open: Option<(Block, u32)>,
-    calls: Vec<OpenCall>,
+    /// One per block of the message, in its order.
+    blocks: Vec<Open>,
+    /// The block that [`Answer::text`] and [`Answer::thinking`] add to.
+    current: Option<BlockHandle>,
+    calls: usize,
 }
 
 impl Answer {
@@ -57,14 +110,16 @@ impl Answer {
     #[must_use]
     pub fn new(setup: AnswerSetup) -> Self {
         Self {
-            builder: MessageBuilder::new(&setup.provider, &setup.model.id),
+            builder: fresh(&setup),
             setup,
             usage: None,
+            billed: None,
             produced_bytes: 0,
             started: false,
             ended: false,
-            open: None,
-            calls: Vec::new(),
+            blocks: Vec::new(),
+            current: None,
+            calls: 0,
         }
     }
 
@@ -80,7 +135,7 @@ impl Answer {
         self.ended
     }
 
-    /// The answer so far.
+    /// The answer so far. The arguments of calls are in it only once they are whole.
     #[must_use]
     pub const fn message(&self) -> &AssistantMessage {
         self.builder.message()
@@ -93,73 +148,246 @@ impl Answer {
         }
         self.started = true;
         let told = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let model = told(model).filter(|model| model != self.setup.model.wire_id());
         self.emit(
             LlmEvent::Start {
-                model: told(model),
+                model,
                 response_id: told(id),
             },
             out,
         );
     }
 
+    /// A sign of life without content.
+    pub fn heartbeat(&mut self, out: &mut Vec<LlmEvent>) {
+        if self.started && !self.ended {
+            out.push(LlmEvent::Heartbeat);
+        }
+    }
+
+    // ---- text and thinking ----
+
     /// Text grows. Empty deltas are dropped, blank ones are content.
     pub fn text(&mut self, delta: &str, out: &mut Vec<LlmEvent>) {
-        self.grow(Block::Text, delta, out);
+        self.grow_current(TextKind::Text, delta, out);
     }
 
     /// Thinking grows. Empty deltas are dropped, blank ones are content.
     pub fn thinking(&mut self, delta: &str, out: &mut Vec<LlmEvent>) {
-        self.grow(Block::Thinking, delta, out);
+        self.grow_current(TextKind::Thinking, delta, out);
     }
 
-    /// A tool call begins. Returns the handle for [`Answer::call_delta`].
-    pub fn call_start(&mut self, id: &str, name: &str, out: &mut Vec<LlmEvent>) -> usize {
-        let call = self.calls.len();
+    /// Opens a block with text.
+    pub fn open(&mut self, kind: TextKind, out: &mut Vec<LlmEvent>) -> BlockHandle {
+        let handle = BlockHandle(self.blocks.len());
         if self.ended {
-            return call;
+            return handle;
         }
         self.start(None, None, out);
-        self.close_block(out);
         let index = self.next_index();
-        self.count(name);
-        let (id, name) = (id.to_owned(), name.to_owned());
-        let json = String::new();
-        self.calls.push(OpenCall {
-            index,
-            id: id.clone(),
-            name: name.clone(),
-            json,
-        });
-        self.emit(LlmEvent::ToolCallStart { index, id, name }, out);
-        call
+        self.blocks.push(Open::Text { kind });
+        self.emit(
+            match kind {
+                TextKind::Text => LlmEvent::TextStart { index },
+                TextKind::Thinking => LlmEvent::ThinkingStart { index },
+            },
+            out,
+        );
+        handle
     }
 
-    /// A tool call's arguments grow. Unknown handles and empty deltas are ignored.
-    pub fn call_delta(&mut self, call: usize, delta: &str, out: &mut Vec<LlmEvent>) {
+    /// A block with text grows. Empty deltas are dropped, blank ones are content.
+    pub fn grow(&mut self, block: BlockHandle, delta: &str, out: &mut Vec<LlmEvent>) {
         if self.ended || delta.is_empty() {
             return;
         }
-        self.count(delta);
-        if let Some(open) = self.calls.get_mut(call) {
-            open.json.push_str(delta);
+        let Some(Open::Text { kind }) = self.blocks.get(block.0) else {
+            return;
+        };
+        let (kind, index, delta) = (*kind, index_of(block), delta.to_owned());
+        self.count(&delta);
+        self.emit(
+            match kind {
+                TextKind::Text => LlmEvent::TextDelta { index, delta },
+                TextKind::Thinking => LlmEvent::ThinkingDelta { index, delta },
+            },
+            out,
+        );
+    }
+
+    /// A block with text is whole.
+    pub fn close(&mut self, block: BlockHandle, end: TextEnd, out: &mut Vec<LlmEvent>) {
+        if self.ended {
+            return;
+        }
+        let Some(Open::Text { kind }) = self.blocks.get(block.0) else {
+            return;
+        };
+        let kind = *kind;
+        self.mark_closed(block, String::new());
+        if self.current == Some(block) {
+            self.current = None;
+        }
+        let index = index_of(block);
+        let streamed = match self.builder.message().content.get(block.0) {
+            Some(AssistantBlock::Text { text, .. } | AssistantBlock::Thinking { text, .. }) => text,
+            Some(AssistantBlock::ToolCall(_)) | None => "",
+        };
+        let has_news = end != TextEnd::default();
+        let text = end.text.unwrap_or_else(|| streamed.to_owned());
+        let more = text.len().saturating_sub(streamed.len());
+        self.produced_bytes = self.produced_bytes.saturating_add(more as u64);
+        let signature = end.signature;
+        let event = match kind {
+            TextKind::Text => LlmEvent::TextEnd {
+                index,
+                text,
+                signature,
+            },
+            TextKind::Thinking => LlmEvent::ThinkingEnd {
+                index,
+                text,
+                signature,
+                redacted: end.redacted,
+            },
+        };
+        if has_news {
+            self.builder.apply(&event);
+        }
+        out.push(event);
+    }
+
+    fn grow_current(&mut self, kind: TextKind, delta: &str, out: &mut Vec<LlmEvent>) {
+        if self.ended || delta.is_empty() {
+            return;
+        }
+        let open = self.current.filter(|block| {
+            matches!(self.blocks.get(block.0), Some(Open::Text { kind: of }) if *of == kind)
+        });
+        let block = open.unwrap_or_else(|| {
+            self.close_current(out);
+            let block = self.open(kind, out);
+            self.current = Some(block);
+            block
+        });
+        self.grow(block, delta, out);
+    }
+
+    fn close_current(&mut self, out: &mut Vec<LlmEvent>) {
+        if let Some(block) = self.current.take() {
+            self.close(block, TextEnd::default(), out);
+        }
+    }
+
+    // ---- tool calls ----
+
+    /// A tool call begins.
+    pub fn call_start(&mut self, id: &str, name: &str, out: &mut Vec<LlmEvent>) -> BlockHandle {
+        let handle = BlockHandle(self.blocks.len());
+        if self.ended {
+            return handle;
+        }
+        self.start(None, None, out);
+        self.close_current(out);
+        // Closing adds no block, so the handle still is the next one.
+        let index = self.next_index();
+        self.count(name);
+        let (id, name) = (id.to_owned(), name.to_owned());
+        self.blocks.push(Open::Call {
+            id: id.clone(),
+            name: name.clone(),
+            json: String::new(),
+        });
+        self.calls += 1;
+        self.emit(LlmEvent::ToolCallStart { index, id, name }, out);
+        handle
+    }
+
+    /// A tool call's arguments grow. Unknown handles and empty deltas are ignored.
+    pub fn call_delta(&mut self, call: BlockHandle, delta: &str, out: &mut Vec<LlmEvent>) {
+        if self.ended || delta.is_empty() {
+            return;
+        }
+        if let Some(Open::Call { json, .. }) = self.blocks.get_mut(call.0) {
+            json.push_str(delta);
             out.push(LlmEvent::ToolCallDelta {
-                index: open.index,
+                index: index_of(call),
                 delta: delta.to_owned(),
             });
+            self.count(delta);
         }
+    }
+
+    /// A tool call is whole: its arguments are parsed.
+    pub fn call_close(&mut self, call: BlockHandle, end: CallEnd, out: &mut Vec<LlmEvent>) {
+        if self.ended {
+            return;
+        }
+        let Some(Open::Call { id, name, json }) = self.blocks.get_mut(call.0) else {
+            return;
+        };
+        let (id, name) = (std::mem::take(id), std::mem::take(name));
+        let streamed = std::mem::take(json);
+        let more = end.json.as_ref().map_or(0, String::len);
+        let more = more.saturating_sub(streamed.len());
+        self.produced_bytes = self.produced_bytes.saturating_add(more as u64);
+        let json = end.json.unwrap_or(streamed);
+        let (arguments, error) = parse_arguments(&json);
+        self.mark_closed(call, json);
+        let whole = ToolCall {
+            id,
+            name,
+            arguments,
+            arguments_error: end.error.or(error),
+            thought_signature: end.signature,
+        };
+        self.emit(
+            LlmEvent::ToolCallEnd {
+                index: index_of(call),
+                call: whole,
+            },
+            out,
+        );
     }
 
     /// The argument text of a call so far.
     #[must_use]
-    pub fn call_json(&self, call: usize) -> &str {
-        self.calls.get(call).map_or("", |open| &open.json)
+    pub fn call_json(&self, call: BlockHandle) -> &str {
+        match self.blocks.get(call.0) {
+            Some(Open::Call { json, .. } | Open::Closed { json }) => json,
+            Some(Open::Text { .. }) | None => "",
+        }
     }
 
     /// How many calls there are.
     #[must_use]
     pub const fn calls_len(&self) -> usize {
-        self.calls.len()
+        self.calls
     }
+
+    /// An id for a call: `wanted` if no other call has it, else one made of it or of the answer's id.
+    #[must_use]
+    pub fn unique_call_id(&self, wanted: &str) -> String {
+        let is_taken = |id: &str| self.message().tool_calls().any(|call| call.id == id);
+        if !wanted.is_empty() && !is_taken(wanted) {
+            return wanted.to_owned();
+        }
+        let stem = match (wanted, &self.message().response_id) {
+            ("", Some(response)) => response,
+            ("", None) => "call",
+            (wanted, _) => wanted,
+        };
+        let mut n = self.calls;
+        loop {
+            let id = format!("{stem}_{n}");
+            if !is_taken(&id) {
+                return id;
+            }
+            n += 1;
+        }
+    }
+
+    // ---- accounts ----
 
     /// The server tells the tokens used so far. All zero is taken for not told.
     pub fn usage(&mut self, usage: Usage, out: &mut Vec<LlmEvent>) {
@@ -171,25 +399,35 @@ impl Answer {
         self.emit(LlmEvent::Usage { usage }, out);
     }
 
+    /// The server tells what it billed; it replaces usage times price.
+    pub const fn billed(&mut self, cost: NanoUsd) {
+        self.billed = Some(cost);
+    }
+
     /// Keeps the server's own word for why it stopped, when it is not one the dialect defines.
     pub fn raw_stop_reason(&mut self, raw: &str) {
         self.builder.set_raw_stop_reason(raw);
     }
 
-    /// The answer is whole. Calls are closed, arguments parsed. A `Stop` with calls becomes
+    // ---- the end ----
+
+    /// The answer is whole. Blocks are closed, arguments parsed. A `Stop` with calls becomes
     /// `ToolUse` and a `ToolUse` without calls `Stop`; `Error` and `Aborted` are not for here.
     pub fn done(&mut self, reason: StopReason, out: &mut Vec<LlmEvent>) {
         if self.ended {
             return;
         }
         self.start(None, None, out);
-        self.close_block(out);
-        let reason = match (reason, self.calls.is_empty()) {
-            (StopReason::Stop, false) => StopReason::ToolUse,
-            (StopReason::ToolUse, true) => StopReason::Stop,
+        for at in 0..self.blocks.len() {
+            let block = BlockHandle(at);
+            self.close(block, TextEnd::default(), out);
+            self.call_close(block, CallEnd::default(), out);
+        }
+        let reason = match (reason, self.calls) {
+            (StopReason::Stop, 1..) => StopReason::ToolUse,
+            (StopReason::ToolUse, 0) => StopReason::Stop,
             (reason, _) => reason,
         };
-        self.close_calls(out);
         if self.usage.is_none() {
             let usage = Usage {
                 input: self.setup.input_bound,
@@ -197,9 +435,27 @@ impl Answer {
                 ..Usage::default()
             };
             self.usage(usage, out);
+        } else if self.has_overflowed(reason) {
+            let window = self.setup.model.context_window;
+            let text = format!("the prompt was longer than the model's window of {window} tokens");
+            let error = LlmError::billed_unknown(LlmErrorKind::ContextOverflow, text);
+            self.error(error, out);
+            return;
         }
         let message = self.take(reason);
         out.push(LlmEvent::Done { reason, message });
+    }
+
+    fn has_overflowed(&self, reason: StopReason) -> bool {
+        let window = u64::from(self.setup.model.context_window);
+        let Some(usage) = self.usage.filter(|_| window > 0) else {
+            return false;
+        };
+        match reason {
+            StopReason::Stop => usage.prompt() > window,
+            StopReason::Length => usage.output == 0 && usage.prompt() * 100 >= window * 99,
+            StopReason::ToolUse | StopReason::Error | StopReason::Aborted => false,
+        }
     }
 
     /// The call failed. Billing that is unknown becomes known if the usage is; an answer that
@@ -224,86 +480,20 @@ impl Answer {
         out.push(LlmEvent::Error { error, message });
     }
 
-    fn grow(&mut self, block: Block, delta: &str, out: &mut Vec<LlmEvent>) {
-        if self.ended || delta.is_empty() {
-            return;
-        }
-        self.start(None, None, out);
-        let index = self.open_block(block, out);
-        self.count(delta);
-        let delta = delta.to_owned();
-        let event = match block {
-            Block::Text => LlmEvent::TextDelta { index, delta },
-            Block::Thinking => LlmEvent::ThinkingDelta { index, delta },
-        };
-        self.emit(event, out);
-    }
-
-    fn open_block(&mut self, block: Block, out: &mut Vec<LlmEvent>) -> u32 {
-        if let Some((open, index)) = self.open
-            && open == block
-        {
-            return index;
-        }
-        self.close_block(out);
-        let index = self.next_index();
-        self.open = Some((block, index));
-        let event = match block {
-            Block::Text => LlmEvent::TextStart { index },
-            Block::Thinking => LlmEvent::ThinkingStart { index },
-        };
-        self.emit(event, out);
-        index
-    }
-
-    /// Ends the open text or thinking. The end repeats the fold, so it is not folded again.
-    fn close_block(&mut self, out: &mut Vec<LlmEvent>) {
-        let Some((block, index)) = self.open.take() else {
-            return;
-        };
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
-        let text = match self.builder.message().content.get(place) {
-            Some(AssistantBlock::Text { text, .. } | AssistantBlock::Thinking { text, .. }) => {
-                text.clone()
-            }
-            Some(AssistantBlock::ToolCall(_)) | None => String::new(),
-        };
-        out.push(match block {
-            Block::Text => LlmEvent::TextEnd { index, text },
-            Block::Thinking => LlmEvent::ThinkingEnd {
-                index,
-                text,
-                signature: None,
-            },
-        });
-    }
-
-    fn close_calls(&mut self, out: &mut Vec<LlmEvent>) {
-        for open in std::mem::take(&mut self.calls) {
-            let (arguments, arguments_error) = parse_arguments(&open.json);
-            let call = ToolCall {
-                id: open.id,
-                name: open.name,
-                arguments,
-                arguments_error,
-                thought_signature: None,
-            };
-            self.emit(
-                LlmEvent::ToolCallEnd {
-                    index: open.index,
-                    call,
-                },
-                out,
-            );
-        }
-    }
-
     fn take(&mut self, reason: StopReason) -> AssistantMessage {
         self.ended = true;
-        let empty = MessageBuilder::new(&self.setup.provider, &self.setup.model.id);
+        let empty = fresh(&self.setup);
         let mut message = std::mem::replace(&mut self.builder, empty).into_message(reason);
-        message.cost = self.setup.model.price.cost(message.usage);
+        message.cost_reported = self.billed.is_some();
+        let priced = || self.setup.model.price.cost(message.usage);
+        message.cost = self.billed.unwrap_or_else(priced);
         message
+    }
+
+    fn mark_closed(&mut self, block: BlockHandle, json: String) {
+        if let Some(open) = self.blocks.get_mut(block.0) {
+            *open = Open::Closed { json };
+        }
     }
 
     fn emit(&mut self, event: LlmEvent, out: &mut Vec<LlmEvent>) {
@@ -312,11 +502,20 @@ impl Answer {
     }
 
     fn count(&mut self, text: &str) {
-        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        self.produced_bytes = self.produced_bytes.saturating_add(bytes);
+        self.produced_bytes = self.produced_bytes.saturating_add(text.len() as u64);
     }
 
     fn next_index(&self) -> u32 {
-        u32::try_from(self.builder.message().content.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.blocks.len()).unwrap_or(u32::MAX)
     }
+}
+
+fn index_of(block: BlockHandle) -> u32 {
+    u32::try_from(block.0).unwrap_or(u32::MAX)
+}
+
+fn fresh(setup: &AnswerSetup) -> MessageBuilder {
+    let mut builder = MessageBuilder::new(&setup.provider, &setup.model.id);
+    builder.set_api(setup.api);
+    builder
 }

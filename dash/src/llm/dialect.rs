@@ -10,9 +10,12 @@
 
 use std::fmt;
 
-use super::{LlmError, LlmEvent, LlmRequest};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-pub use super::answer::{Answer, AnswerSetup};
+use super::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, Model, ToolChoice};
+
+pub use super::answer::{Answer, AnswerSetup, BlockHandle, CallEnd, TextEnd, TextKind};
 
 /// One server-sent event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +26,39 @@ pub struct SseEvent<'a> {
     pub data: &'a str,
 }
 
+/// How a key is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyHeader {
+    /// `authorization: Bearer <key>`.
+    Bearer,
+    /// A header of this name with the key alone.
+    Named(&'static str),
+}
+
 /// A kind of server.
 pub trait Dialect: fmt::Debug + Send + Sync + 'static {
-    /// The path to post the request to, below the base URL, e.g. `/chat/completions`.
+    /// Its name, one of [`api`](super::api) or the implementer's own.
+    fn api(&self) -> &'static str;
+
+    /// The path that is added to a base URL that has none, e.g. `/v1`.
+    fn base_path(&self) -> &'static str {
+        "/v1"
+    }
+
+    /// The path to post the request to, below the base URL, e.g. `/chat/completions`. It may end in
+    /// a query.
     fn path(&self, request: &LlmRequest) -> String;
+
+    /// How the key is sent.
+    fn key_header(&self) -> KeyHeader {
+        KeyHeader::Bearer
+    }
+
+    /// Headers besides the usual ones. Names in lower case.
+    fn headers(&self, request: &LlmRequest) -> Vec<(&'static str, String)> {
+        let _none = request;
+        Vec::new()
+    }
 
     /// The request's body. The same request always gives the same bytes, so that servers can cache
     /// prompts by prefix.
@@ -39,6 +71,18 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// A decoder for the answer.
     fn decoder(&self, setup: AnswerSetup) -> Box<dyn Decoder>;
+
+    /// Where the list of models is, below the base URL; it may end in a query.
+    fn models_path(&self) -> &'static str {
+        "/models"
+    }
+
+    /// Reads the list of models. What the server does not tell is as in [`Model::free`].
+    ///
+    /// # Errors
+    ///
+    /// [`LlmErrorKind::Decode`](super::LlmErrorKind::Decode), unbilled, if it is no such list.
+    fn read_models(&self, body: &str, provider: &str) -> Result<Vec<Model>, LlmError>;
 }
 
 /// Turns one answer's events into [`LlmEvent`]s that obey their grammar, whatever the server sends.
@@ -57,4 +101,90 @@ pub trait Decoder: Send {
 
     /// Whether the terminal event is out.
     fn is_ended(&self) -> bool;
+}
+
+fn invalid(message: impl Into<String>) -> LlmError {
+    LlmError::unbilled(LlmErrorKind::InvalidRequest, message)
+}
+
+/// Checks what no dialect can say.
+///
+/// # Errors
+///
+/// [`LlmErrorKind::InvalidRequest`], unbilled: the temperature is not a number, or a tool must be
+/// called that is not on offer.
+pub fn check(request: &LlmRequest) -> Result<(), LlmError> {
+    if request
+        .temperature
+        .is_some_and(|temperature| !temperature.is_finite())
+    {
+        return Err(invalid("the temperature is not a finite number"));
+    }
+    match &request.tool_choice {
+        ToolChoice::Auto | ToolChoice::None => Ok(()),
+        ToolChoice::Required if request.tools.is_empty() => {
+            Err(invalid("a tool must be called, but none is on offer"))
+        }
+        ToolChoice::Required => Ok(()),
+        ToolChoice::Tool(name) if request.tools.iter().any(|tool| tool.name == *name) => Ok(()),
+        ToolChoice::Tool(name) => Err(invalid(format!(
+            "tool `{name}` must be called, but is not on offer"
+        ))),
+    }
+}
+
+/// Writes a body: its own fields in their order, then `extra`, which replaces or is merged into what
+/// is there, object by object. What `reserved` names stays as the dialect wrote it: the limits that
+/// a budget has reserved.
+///
+/// # Errors
+///
+/// [`LlmErrorKind::InvalidRequest`], unbilled, if it is no JSON.
+pub fn write_body<T: Serialize>(
+    body: &T,
+    extra: &Map<String, Value>,
+    reserved: &[&str],
+) -> Result<Vec<u8>, LlmError> {
+    let unwritable = |err| invalid(format!("the request cannot be written as JSON: {err}"));
+    if extra.is_empty() {
+        return serde_json::to_vec(body).map_err(unwritable);
+    }
+    let mut whole = serde_json::to_value(body).map_err(unwritable)?;
+    if let Value::Object(fields) = &mut whole {
+        merge(fields, extra, reserved);
+    }
+    serde_json::to_vec(&whole).map_err(unwritable)
+}
+
+fn merge(fields: &mut Map<String, Value>, extra: &Map<String, Value>, reserved: &[&str]) {
+    for (key, value) in extra {
+        if reserved.contains(&key.as_str()) {
+            continue;
+        }
+        match (fields.get_mut(key), value) {
+            (Some(Value::Object(own)), Value::Object(more)) => merge(own, more, reserved),
+            _ => {
+                fields.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn extra_fields_win_except_over_what_was_reserved() {
+        let body = json!({"model": "m", "config": {"max": 5, "top": 1}, "max": 7});
+        let extra = json!({"seed": 3, "max": 9, "config": {"max": 6, "top": 2}, "model": "n"});
+        let written = write_body(&body, extra.as_object().unwrap(), &["max"]).unwrap();
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            r#"{"model":"n","config":{"max":5,"top":2},"max":7,"seed":3}"#
+        );
+    }
 }

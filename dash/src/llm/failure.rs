@@ -115,6 +115,29 @@ impl ServerFailure {
         }
     }
 
+    /// How long the server asks to wait, if its words say so: Google's `retryDelay` ("22s"), or
+    /// "try again in 1.3s".
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        let pattern = WAIT.as_ref()?;
+        let found = [&self.code, &self.message]
+            .into_iter()
+            .find_map(|text| pattern.captures(text))?;
+        let number: f64 = found.name("number")?.as_str().parse().ok()?;
+        let unit = match found.name("unit").map(|unit| unit.as_str()) {
+            Some("ms") => 1.0,
+            Some("m") => 60_000.0,
+            _ => 1_000.0,
+        };
+        let ms = (number * unit).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked before"
+        )]
+        (0.0..=1e12).contains(&ms).then_some(ms as u64)
+    }
+
     /// The failure in words, cut to [`SHOWN_CHARS_MAX`], without what looks like a key.
     #[must_use]
     pub fn shown(&self) -> String {
@@ -210,6 +233,14 @@ const WRONG_KEY: &[&str] = &[
 ];
 
 const FILTERED: &[&str] = &["content_filter", "content_policy_violation"];
+
+static WAIT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let lead = r#"(?:"retryDelay":\s*"|(?i:try again in) )"#;
+    Regex::new(&format!(
+        r"{lead}(?<number>[0-9]+(?:\.[0-9]+)?)\s?(?<unit>ms|s|m\b)"
+    ))
+    .ok()
+});
 
 static KEY_LIKE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{6,}";
@@ -323,6 +354,29 @@ mod tests {
             " boom\n",
         ] {
             assert_eq!(ServerFailure::read(None, body).message, "boom", "{body}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_read_from_words() {
+        for (body, wait) in [
+            (
+                r#"{"error":{"code":429,"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"22s"}]}}"#,
+                Some(22_000),
+            ),
+            (
+                r#"{"error":{"message":"Rate limit reached. Please try again in 1.3s."}}"#,
+                Some(1_300),
+            ),
+            ("Please try again in 20ms.", Some(20)),
+            ("Try again in 2m", Some(120_000)),
+            ("try again later", None),
+        ] {
+            assert_eq!(
+                ServerFailure::read(Some(429), body).retry_after_ms(),
+                wait,
+                "{body}"
+            );
         }
     }
 

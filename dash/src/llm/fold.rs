@@ -1,7 +1,7 @@
 //! Folds a stream of events into the message it makes.
 
 use super::LlmEvent;
-use crate::model::{AssistantBlock, AssistantMessage, NanoUsd, StopReason, ToolCall, Usage};
+use crate::model::{AssistantBlock, AssistantMessage, StopReason, ToolCall};
 
 /// Builds an [`AssistantMessage`] from a stream's events. Decoders use it too, so that the
 /// terminal message and the fold of the deltas cannot differ.
@@ -15,17 +15,7 @@ impl MessageBuilder {
     #[must_use]
     pub fn new(provider: &str, model: &str) -> Self {
         Self {
-            message: AssistantMessage {
-                content: Vec::new(),
-                provider: provider.to_owned(),
-                model: model.to_owned(),
-                response_model: None,
-                response_id: None,
-                usage: Usage::default(),
-                cost: NanoUsd::ZERO,
-                stop_reason: StopReason::Stop,
-                raw_stop_reason: None,
-            },
+            message: AssistantMessage::new(provider, model),
         }
     }
 
@@ -63,22 +53,31 @@ impl MessageBuilder {
             LlmEvent::TextDelta { index, delta } | LlmEvent::ThinkingDelta { index, delta } => {
                 self.grow(*index, delta);
             }
-            LlmEvent::TextEnd { index, text: whole } => {
-                if let Some(AssistantBlock::Text { text, .. }) = self.block(*index) {
+            LlmEvent::TextEnd {
+                index,
+                text: whole,
+                signature: sign,
+            } => {
+                if let Some(AssistantBlock::Text { text, signature }) = self.block(*index) {
                     text.clone_from(whole);
+                    signature.clone_from(sign);
                 }
             }
             LlmEvent::ThinkingEnd {
                 index,
                 text: whole,
                 signature: sign,
+                redacted: withheld,
             } => {
                 if let Some(AssistantBlock::Thinking {
-                    text, signature, ..
+                    text,
+                    signature,
+                    redacted,
                 }) = self.block(*index)
                 {
                     text.clone_from(whole);
                     signature.clone_from(sign);
+                    *redacted = *withheld;
                 }
             }
             LlmEvent::ToolCallEnd { index, call: whole } => {
@@ -98,6 +97,11 @@ impl MessageBuilder {
     #[must_use]
     pub const fn message(&self) -> &AssistantMessage {
         &self.message
+    }
+
+    /// Sets the dialect the model was asked in.
+    pub fn set_api(&mut self, api: impl Into<String>) {
+        self.message.api = api.into();
     }
 
     /// Sets the server's own word for the stop reason.

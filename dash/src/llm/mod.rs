@@ -36,13 +36,28 @@ pub mod arguments;
 pub mod dialect;
 pub mod failure;
 mod fold;
+pub mod handoff;
+mod lenient;
 pub mod scripted;
+
+/// Names of the dialects, as messages carry them.
+pub mod api {
+    /// OpenAI Chat Completions and its imitations.
+    pub const OPENAI_CHAT: &str = "openai-chat";
+    /// OpenAI Responses.
+    pub const OPENAI_RESPONSES: &str = "openai-responses";
+    /// Anthropic Messages.
+    pub const ANTHROPIC: &str = "anthropic-messages";
+    /// Google Gemini.
+    pub const GEMINI: &str = "google-gemini";
+}
 
 #[cfg(feature = "http")]
 pub mod http;
 pub mod openai_chat;
 
-pub use crate::model::pricing::{Model, ModelPrice};
+pub use crate::model::pricing::{Model, ModelPrice, PriceTier};
+pub use crate::model::thinking::{ThinkingLevel, ThinkingMode, ThinkingSupport};
 pub use fold::MessageBuilder;
 pub use scripted::{ScriptedLlm, ScriptedReply};
 
@@ -94,6 +109,41 @@ pub struct LlmRequest {
     pub response_schema: Option<Value>,
     /// The step's key, the same over every try; sent to servers that take one.
     pub idempotency_key: String,
+    /// What is rarely said.
+    pub options: RequestOptions,
+}
+
+/// How long a server shall keep the prompt in its cache, where it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRetention {
+    /// Not at all; for prompts that are not used again.
+    None,
+    /// As long as it does by default: minutes.
+    #[default]
+    Short,
+    /// An hour or more; writing to such a cache may cost more.
+    Long,
+}
+
+/// What a request rarely says. The default says nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RequestOptions {
+    /// How hard the model shall think; `None` = as it does by itself. A level that the model does
+    /// not have becomes the nearest it has.
+    pub thinking: Option<ThinkingLevel>,
+    /// How long the server shall keep the prompt.
+    pub cache: CacheRetention,
+    /// The same for requests that share a prompt's beginning, so that a server can send them to the
+    /// same cache: the agent's id.
+    pub cache_key: Option<Arc<str>>,
+    /// Whether one answer may hold several tool calls; `None` = as the server does by itself.
+    pub parallel_tool_calls: Option<bool>,
+    /// Texts at which the model stops.
+    pub stop: Vec<String>,
+    /// Fields of the body in the server's own words. Merged last, so they win over what the dialect
+    /// writes, except for the limit of output tokens, which the budget has reserved.
+    pub extra: serde_json::Map<String, Value>,
 }
 
 /// What kind of failure it was, which decides what happens next.
@@ -244,6 +294,8 @@ pub enum LlmEvent {
         index: u32,
         /// The whole text; may correct what was streamed.
         text: String,
+        /// The provider's opaque signature.
+        signature: Option<String>,
     },
     /// A thinking block begins, empty.
     ThinkingStart {
@@ -263,8 +315,10 @@ pub enum LlmEvent {
         index: u32,
         /// The whole text.
         text: String,
-        /// The provider's opaque signature.
+        /// The provider's opaque signature; the encrypted payload if `redacted`.
         signature: Option<String>,
+        /// Whether the text was withheld.
+        redacted: bool,
     },
     /// A tool call begins.
     ToolCallStart {

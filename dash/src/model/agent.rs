@@ -68,6 +68,9 @@ pub struct Agent {
     pub task_id: Option<TaskId>,
     /// The model it uses, an id of the registry.
     pub model: String,
+    /// The profile it follows instead of its swarm's instructions and tools: a name in
+    /// [`SwarmConfig::profiles`](super::SwarmConfig::profiles).
+    pub profile: Option<String>,
     /// The newest entry of its conversation.
     pub head: Option<EntryId>,
     /// Model calls finished so far.

@@ -115,6 +115,9 @@ pub struct Usage {
     /// The part of `output` that was reasoning; 0 when unknown.
     #[serde(skip_serializing_if = "is_zero")]
     pub reasoning: u64,
+    /// The part of `cache_write` that was written to be kept for an hour, which has its own price.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_write_long: u64,
 }
 
 #[expect(
@@ -143,6 +146,7 @@ impl Usage {
             cache_read: self.cache_read.min(TOKENS_MAX),
             cache_write: self.cache_write.min(TOKENS_MAX),
             reasoning: self.reasoning.min(TOKENS_MAX),
+            cache_write_long: self.cache_write_long.min(TOKENS_MAX),
         }
     }
 
@@ -160,6 +164,7 @@ impl std::ops::AddAssign for Usage {
         self.cache_read = self.cache_read.saturating_add(other.cache_read);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
         self.reasoning = self.reasoning.saturating_add(other.reasoning);
+        self.cache_write_long = self.cache_write_long.saturating_add(other.cache_write_long);
     }
 }
 
@@ -195,6 +200,10 @@ pub struct AssistantMessage {
     pub provider: String,
     /// The model that was asked.
     pub model: String,
+    /// The dialect it was asked in, see [`api`](crate::llm::api); empty if not known. Signatures
+    /// are good only for the provider, dialect and model that made them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api: String,
     /// The model that answered, when the server named another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_model: Option<String>,
@@ -206,6 +215,9 @@ pub struct AssistantMessage {
     /// What it cost.
     #[serde(default)]
     pub cost: NanoUsd,
+    /// Whether `cost` is what the server said it billed, instead of usage times price.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cost_reported: bool,
     /// Why it stopped.
     pub stop_reason: StopReason,
     /// The server's own word for it, when it is not one we know.
@@ -214,6 +226,24 @@ pub struct AssistantMessage {
 }
 
 impl AssistantMessage {
+    /// An empty message of a provider and a model.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            content: Vec::new(),
+            provider: provider.into(),
+            model: model.into(),
+            api: String::new(),
+            response_model: None,
+            response_id: None,
+            usage: Usage::default(),
+            cost: NanoUsd::ZERO,
+            cost_reported: false,
+            stop_reason: StopReason::Stop,
+            raw_stop_reason: None,
+        }
+    }
+
     /// The text for the reader, all text blocks joined.
     #[must_use]
     pub fn text(&self) -> String {

@@ -118,6 +118,7 @@ pub mod pricing;
 pub mod step;
 pub mod swarm;
 pub mod task;
+pub mod thinking;
 
 pub use agent::{Agent, AgentStatus, Progress};
 pub use budget::{

@@ -36,6 +36,12 @@ impl NanoUsd {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
+    /// Whether it is nothing.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// The largest budget: one billion dollars, so that no sum of budgets can overflow.
     pub const MAX_BUDGET: Self = Self(1_000_000_000 * PER_USD);
 

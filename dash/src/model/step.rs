@@ -32,6 +32,8 @@ pub enum StepKind {
     Model,
     /// A tool call.
     Tool,
+    /// A model call that sums up the conversation, so that it fits the model's window again.
+    Summary,
 }
 
 impl StepKind {
@@ -41,7 +43,14 @@ impl StepKind {
         match self {
             Self::Model => "model",
             Self::Tool => "tool",
+            Self::Summary => "summary",
         }
+    }
+
+    /// Whether it is a call of a model: paid, and made again after a crash.
+    #[must_use]
+    pub const fn is_model_call(self) -> bool {
+        matches!(self, Self::Model | Self::Summary)
     }
 }
 
@@ -85,7 +94,8 @@ impl SideEffect {
 /// A step's place in its agent's work: structural, never by order of completion.
 ///
 /// Text form: `t3/m` is the model call of turn 3, `t3/m.2` the same in the agent's third attempt
-/// (counted from 0), `t3/c0` the first tool call that the answer of turn 3 asked for.
+/// (counted from 0), `t3/c0` the first tool call that the answer of turn 3 asked for, `t3/s` the
+/// summary that was made in turn 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepKey {
     /// The model call of a turn.
@@ -102,6 +112,14 @@ pub enum StepKey {
         /// The call's place in the answer, from 0.
         index: u32,
     },
+    /// The model call that sums up the conversation before the model call of a turn. It is a turn
+    /// of its own: the turn it comes before gets the next number.
+    Summary {
+        /// The turn, from 1.
+        turn: u32,
+        /// The agent's attempt, from 0.
+        attempt: u32,
+    },
 }
 
 impl StepKey {
@@ -109,7 +127,7 @@ impl StepKey {
     #[must_use]
     pub const fn turn(self) -> u32 {
         match self {
-            Self::Model { turn, .. } | Self::Tool { turn, .. } => turn,
+            Self::Model { turn, .. } | Self::Tool { turn, .. } | Self::Summary { turn, .. } => turn,
         }
     }
 
@@ -119,6 +137,7 @@ impl StepKey {
         match self {
             Self::Model { .. } => StepKind::Model,
             Self::Tool { .. } => StepKind::Tool,
+            Self::Summary { .. } => StepKind::Summary,
         }
     }
 }
@@ -129,6 +148,8 @@ impl fmt::Display for StepKey {
             Self::Model { turn, attempt: 0 } => write!(f, "t{turn}/m"),
             Self::Model { turn, attempt } => write!(f, "t{turn}/m.{attempt}"),
             Self::Tool { turn, index } => write!(f, "t{turn}/c{index}"),
+            Self::Summary { turn, attempt: 0 } => write!(f, "t{turn}/s"),
+            Self::Summary { turn, attempt } => write!(f, "t{turn}/s.{attempt}"),
         }
     }
 }
@@ -145,6 +166,15 @@ impl std::str::FromStr for StepKey {
             }
             if let Some(attempt) = rest.strip_prefix("m.") {
                 return Some(Self::Model {
+                    turn,
+                    attempt: attempt.parse().ok()?,
+                });
+            }
+            if rest == "s" {
+                return Some(Self::Summary { turn, attempt: 0 });
+            }
+            if let Some(attempt) = rest.strip_prefix("s.") {
+                return Some(Self::Summary {
                     turn,
                     attempt: attempt.parse().ok()?,
                 });
@@ -182,7 +212,7 @@ impl JsonSchema for StepKey {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^t[0-9]+/(m(\\.[0-9]+)?|c[0-9]+)$" })
+        schemars::json_schema!({ "type": "string", "pattern": "^t[0-9]+/([ms](\\.[0-9]+)?|c[0-9]+)$" })
     }
 }
 
@@ -230,7 +260,7 @@ mod tests {
 
     #[test]
     fn keys_survive_text() {
-        for text in ["t1/m", "t12/m.3", "t4/c0", "t4/c17"] {
+        for text in ["t1/m", "t12/m.3", "t4/c0", "t4/c17", "t2/s", "t2/s.1"] {
             assert_eq!(text.parse::<StepKey>().unwrap().to_string(), text);
         }
         for text in ["", "t1", "t/m", "t1/x", "t1/c", "m"] {

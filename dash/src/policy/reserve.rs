@@ -5,7 +5,7 @@ use crate::model::pricing::ModelPrice;
 use crate::model::{Amount, Budget};
 
 /// What a call asks of its budgets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     /// Upper bound of the prompt's tokens.
     pub input_tokens: u64,

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::env::UnixMillis;
 use crate::event::DeltaKind;
-use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, ToolChoice, ToolSpec};
+use crate::llm::{
+    LlmError, LlmErrorKind, LlmEvent, LlmRequest, RequestOptions, ToolChoice, ToolSpec,
+};
 use crate::model::{
     Amount, AssistantMessage, ContentBlock, Message, SideEffect, StepKey, ToolCall,
     ToolResultMessage,
@@ -226,6 +228,7 @@ impl Session {
             temperature: None,
             response_schema: None,
             idempotency_key,
+            options: RequestOptions::default(),
         }
     }
 

@@ -242,6 +242,8 @@ mod tests {
             content,
             provider: "p".to_owned(),
             model: "m".to_owned(),
+            api: String::new(),
+            cost_reported: false,
             response_model: None,
             response_id: None,
             usage: Usage::default(),

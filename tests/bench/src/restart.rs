@@ -254,6 +254,7 @@ fn add_agent(changes: &mut Changeset, number: u32) {
         depth: 0,
         task_id: Some(task_id),
         model: "model".to_owned(),
+        profile: None,
         head,
         turns: 1,
         tool_calls: 0,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dash::api::CreateSwarm;
 use dash::llm::Model;
-use dash::llm::http::{HttpOptions, OpenAiProvider};
+use dash::llm::http::{HttpOptions, HttpProvider};
 use dash::model::{Agent, AgentStatus};
 use dash::store::{AgentFilter, Page, SqliteStore};
 use dash::{Orchestrator, ids::SwarmId};
@@ -34,7 +34,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         reuse_loopback: true,
         ..HttpOptions::default()
     };
-    let provider = OpenAiProvider::builder(&options.base)
+    let provider = HttpProvider::openai_chat(&options.base)
         .id(PROVIDER)
         .http_options(http)
         .build()?;

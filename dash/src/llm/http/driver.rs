@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fmt;
 use std::pin::Pin;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -18,7 +19,7 @@ use super::HttpOptions;
 use super::gate::{LINE_BYTES_MAX, LineGate};
 use super::headers::{retry_after_ms, with_should_retry};
 use crate::env::Clock;
-use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, SseEvent};
+use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
 use crate::llm::failure::{ServerFailure, shown};
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, LlmStream};
 use crate::{Error, Result};
@@ -53,7 +54,8 @@ impl fmt::Debug for HttpDriver {
 }
 
 impl HttpDriver {
-    /// A driver for the server at `base`; `key` goes out as a bearer token.
+    /// A driver for the server at `base`; `key` goes out as said, `extra` headers with every
+    /// request.
     ///
     /// For loopback, connections are reused only if the options say so.
     ///
@@ -63,22 +65,38 @@ impl HttpDriver {
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if TLS cannot be set up.
     pub fn new(
         base: Url,
-        key: Option<SecretString>,
+        key: Option<(KeyHeader, SecretString)>,
+        extra: &[(String, String)],
         options: HttpOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &key {
-            let bearer = format!("Bearer {}", key.expose_secret());
-            let value = HeaderValue::from_str(&bearer);
+        for (name, value) in extra {
+            let wrong = || Error::invalid("header", format!("`{name}` cannot be sent"));
+            let value = HeaderValue::from_str(value).or(Err(wrong()))?;
+            headers.insert(HeaderName::from_str(name).or(Err(wrong()))?, value);
+        }
+        if let Some((header, key)) = &key {
+            let (name, text) = match header {
+                KeyHeader::Bearer => {
+                    let bearer = format!("Bearer {}", key.expose_secret());
+                    (AUTHORIZATION, bearer)
+                }
+                KeyHeader::Named(name) => {
+                    let name = HeaderName::from_static(name);
+                    (name, key.expose_secret().to_owned())
+                }
+            };
+            let value = HeaderValue::from_str(&text);
             let mut value = value.or(Err(Error::invalid(
                 "api_key",
                 "it has characters a header cannot carry",
             )))?;
             value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(name, value);
         }
+        let key = key.map(|(_header, key)| key);
         let mut builder = Client::builder()
             .user_agent(concat!("dash/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -146,8 +164,16 @@ impl HttpDriver {
 
     fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let whole = format!("{}{path}", url.path().trim_end_matches('/'));
         url.set_path(&whole);
+        if !query.is_empty() {
+            let query = match url.query() {
+                Some(own) => format!("{own}&{query}"),
+                None => query.to_owned(),
+            };
+            url.set_query(Some(&query));
+        }
         url
     }
 
@@ -161,6 +187,14 @@ impl HttpDriver {
         *post.headers_mut() = self.headers.clone();
         post.headers_mut()
             .insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        for (name, value) in dialect.headers(request) {
+            let value = HeaderValue::from_str(&value).map_err(|err| {
+                let text = format!("the header `{name}` cannot be sent: {err}");
+                LlmError::unbilled(LlmErrorKind::InvalidRequest, text)
+            })?;
+            post.headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
         if let Ok(step) = HeaderValue::from_str(&request.idempotency_key)
             && !step.is_empty()
         {
@@ -203,7 +237,8 @@ impl HttpDriver {
         let failure = ServerFailure::read(Some(status), &self.error_body(response).await);
         let kind = with_should_retry(failure.kind(), &headers);
         let mut error = LlmError::unbilled(kind, failure.shown());
-        error.retry_after_ms = retry_after_ms(&headers, self.clock.now());
+        error.retry_after_ms =
+            retry_after_ms(&headers, self.clock.now()).or_else(|| failure.retry_after_ms());
         self.clean(error)
     }
 
@@ -211,7 +246,9 @@ impl HttpDriver {
     async fn not_a_stream(&self, response: Response) -> LlmError {
         let body = self.error_body(response).await;
         let failure = ServerFailure::read(None, &body);
-        let is_answer = body.contains("\"choices\"");
+        // Chat, Responses, Messages, Gemini.
+        let answers = ["\"choices\"", "\"output\"", "\"content\"", "\"candidates\""];
+        let is_answer = answers.iter().any(|key| body.contains(key));
         self.clean(if is_answer {
             let text = shown(&format!("the server does not stream its answer: {body}"));
             LlmError::billed_unknown(LlmErrorKind::Decode, text)
@@ -356,6 +393,7 @@ impl Call {
         let setup = AnswerSetup {
             provider,
             model: Arc::clone(&request.model),
+            api: dialect.api(),
             input_bound: u64::try_from(bytes).unwrap_or(u64::MAX),
         };
         let mut decoder = dialect.decoder(setup);

@@ -17,14 +17,14 @@
 mod driver;
 mod gate;
 mod headers;
-mod openai;
+mod provider;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 pub use driver::HttpDriver;
-pub use openai::{OpenAiProvider, OpenAiProviderBuilder};
+pub use provider::{HttpProvider, HttpProviderBuilder};
 
 /// Time limits of the driver, on tokio's timer, and what it may reuse. There is no limit on a whole
 /// answer.

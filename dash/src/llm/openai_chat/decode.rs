@@ -1,7 +1,7 @@
 //! Reads answers.
 
 use super::chunk::{CallDelta, Choice, Chunk, Delta};
-use crate::llm::dialect::{Answer, AnswerSetup, Decoder, SseEvent};
+use crate::llm::dialect::{Answer, AnswerSetup, BlockHandle, Decoder, SseEvent};
 use crate::llm::failure::{ServerFailure, shown};
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent};
 use crate::model::StopReason;
@@ -21,7 +21,7 @@ struct Slot {
     wire_id: String,
     name: String,
     /// The handle in [`Answer`], once the name is known.
-    call: Option<usize>,
+    call: Option<BlockHandle>,
     /// Argument text that came before the name.
     early: String,
 }
@@ -142,21 +142,10 @@ impl ChatDecoder {
     }
 
     fn begin_call(&mut self, at: usize, name: &str, out: &mut Vec<LlmEvent>) {
-        let number = self.answer.calls_len();
         let Some(wanted) = self.slots.get(at).map(|slot| slot.wire_id.clone()) else {
             return;
         };
-        let is_taken = self
-            .answer
-            .message()
-            .tool_calls()
-            .any(|call| call.id == wanted);
-        let id = match (wanted.as_str(), &self.answer.message().response_id) {
-            ("", Some(response)) => format!("{response}_{number}"),
-            ("", None) => format!("call_{number}"),
-            (wanted, _) if is_taken => format!("{wanted}_{number}"),
-            (wanted, _) => wanted.to_owned(),
-        };
+        let id = self.answer.unique_call_id(&wanted);
         let call = self.answer.call_start(&id, name, out);
         if let Some(slot) = self.slots.get_mut(at) {
             slot.call = Some(call);

@@ -1,20 +1,20 @@
 //! Writes requests. The order of keys is the order of fields here, so the bytes are stable.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{ChatOptions, OutputLimitField};
-use crate::llm::{LlmError, LlmErrorKind, LlmRequest, ToolChoice, ToolSpec};
-use crate::model::{
-    AssistantMessage, ContentBlock, Message, StopReason, ToolCall, ToolResultMessage, UserMessage,
-};
+use crate::llm::dialect::{check, write_body};
+use crate::llm::handoff::{CallIdRule, CallResult, Part, Said, Turn, joined, turns};
+use crate::llm::{LlmError, LlmRequest, ToolChoice, ToolSpec, api};
 
-/// Characters of a tool call's id the servers take.
-const CALL_ID_LEN_MAX: usize = 40;
+/// Servers take any characters.
+const CALL_IDS: CallIdRule = CallIdRule {
+    len_max: 40,
+    plain: false,
+};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -45,7 +45,7 @@ struct StreamOptions {
 #[serde(tag = "role", rename_all = "lowercase")]
 enum WireMessage<'a> {
     System {
-        content: &'a str,
+        content: Cow<'a, str>,
     },
     User {
         content: Content<'a>,
@@ -66,12 +66,12 @@ enum WireMessage<'a> {
 #[serde(untagged)]
 enum Content<'a> {
     Text(Cow<'a, str>),
-    Parts(Vec<Part<'a>>),
+    Parts(Vec<Piece<'a>>),
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Part<'a> {
+enum Piece<'a> {
     Text { text: Cow<'a, str> },
     ImageUrl { image_url: ImageUrl },
 }
@@ -131,9 +131,7 @@ struct JsonSchemaFormat<'a> {
 
 /// Writes the body of a request, a JSON object. The same request gives the same bytes.
 ///
-/// Assistant messages that failed or were cancelled are left out, as are thinking, empty assistant
-/// messages and results that answer no call. A call without a result gets an error result, since
-/// servers refuse a conversation with an open call. Images become text if the model cannot see.
+/// The conversation is told as [`handoff`](crate::llm::handoff) says; thinking is left out.
 ///
 /// # Errors
 ///
@@ -151,7 +149,7 @@ pub fn encode(request: &LlmRequest, options: ChatOptions) -> Result<Vec<u8>, Llm
         function: tool,
     });
     let body = Body {
-        model: &request.model.id,
+        model: request.model.wire_id(),
         messages: messages(request),
         stream: true,
         stream_options: StreamOptions {
@@ -174,32 +172,8 @@ pub fn encode(request: &LlmRequest, options: ChatOptions) -> Result<Vec<u8>, Llm
                 },
             }),
     };
-    serde_json::to_vec(&body)
-        .map_err(|err| invalid(format!("the request cannot be written as JSON: {err}")))
-}
-
-fn invalid(message: impl Into<String>) -> LlmError {
-    LlmError::unbilled(LlmErrorKind::InvalidRequest, message)
-}
-
-fn check(request: &LlmRequest) -> Result<(), LlmError> {
-    if request
-        .temperature
-        .is_some_and(|temperature| !temperature.is_finite())
-    {
-        return Err(invalid("the temperature is not a finite number"));
-    }
-    match &request.tool_choice {
-        ToolChoice::Auto | ToolChoice::None => Ok(()),
-        ToolChoice::Required if request.tools.is_empty() => {
-            Err(invalid("a tool must be called, but none is on offer"))
-        }
-        ToolChoice::Required => Ok(()),
-        ToolChoice::Tool(name) if request.tools.iter().any(|tool| tool.name == *name) => Ok(()),
-        ToolChoice::Tool(name) => Err(invalid(format!(
-            "tool `{name}` must be called, but is not on offer"
-        ))),
-    }
+    let limits = ["max_tokens", "max_completion_tokens"];
+    write_body(&body, &request.options.extra, &limits)
 }
 
 fn tool_choice(request: &LlmRequest) -> Option<WireChoice<'_>> {
@@ -220,53 +194,63 @@ fn messages(request: &LlmRequest) -> Vec<WireMessage<'_>> {
     let mut out = Vec::with_capacity(request.messages.len() + 1);
     if !request.system.is_empty() {
         out.push(WireMessage::System {
-            content: &request.system,
+            content: Cow::Borrowed(&request.system),
         });
     }
-    let sees = request.model.images;
-    let mut rest = request.messages.as_slice();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        match &**first {
-            Message::User(user) => push_user(user, sees, &mut out),
-            Message::Assistant(said) => push_assistant(said, after, sees, &mut out),
-            // Results are written with their calls; one that is met here answers none.
-            Message::ToolResult(_) => {}
+    for turn in turns(request, api::OPENAI_CHAT, CALL_IDS) {
+        match turn {
+            Turn::User(content) => out.push(user(content)),
+            Turn::Assistant { parts, results, .. } => push_assistant(parts, results, &mut out),
         }
     }
     out
 }
 
-fn push_user<'a>(user: &'a UserMessage, sees: bool, out: &mut Vec<WireMessage<'a>>) {
-    match user.content.as_slice() {
-        [] => {}
-        [ContentBlock::Text { text }] => {
-            out.push(WireMessage::User {
-                content: Content::Text(Cow::Borrowed(text)),
-            });
-        }
-        blocks if sees && blocks.iter().any(is_image) => {
-            out.push(WireMessage::User {
-                content: Content::Parts(blocks.iter().map(part).collect()),
-            });
-        }
-        blocks => out.push(WireMessage::User {
-            content: Content::Text(Cow::Owned(as_text(blocks))),
-        }),
+fn user(content: Vec<Said<'_>>) -> WireMessage<'_> {
+    if content
+        .iter()
+        .any(|said| matches!(said, Said::Image { .. }))
+    {
+        let parts = content.into_iter().map(piece).collect();
+        return WireMessage::User {
+            content: Content::Parts(parts),
+        };
+    }
+    let text = match content.as_slice() {
+        [Said::Text(text)] => text.clone(),
+        several => Cow::Owned(joined(several).into_owned()),
+    };
+    WireMessage::User {
+        content: Content::Text(text),
     }
 }
 
 fn push_assistant<'a>(
-    said: &'a AssistantMessage,
-    after: &'a [Arc<Message>],
-    sees: bool,
+    parts: Vec<Part<'a>>,
+    results: Vec<CallResult<'a>>,
     out: &mut Vec<WireMessage<'a>>,
 ) {
-    if matches!(said.stop_reason, StopReason::Error | StopReason::Aborted) {
-        return;
+    let mut text = String::new();
+    let mut tool_calls = Vec::new();
+    for part in parts {
+        match part {
+            Part::Text { text: piece, .. } => text.push_str(piece),
+            Part::Thinking { .. } => {}
+            Part::Call {
+                id,
+                name,
+                arguments,
+                ..
+            } => tool_calls.push(WireCall {
+                id,
+                r#type: "function",
+                function: WireFunction {
+                    name,
+                    arguments: arguments.to_string(),
+                },
+            }),
+        }
     }
-    let text = said.text();
-    let tool_calls: Vec<WireCall<'_>> = said.tool_calls().map(call).collect();
     if text.is_empty() && tool_calls.is_empty() {
         return;
     }
@@ -275,34 +259,21 @@ fn push_assistant<'a>(
         content,
         tool_calls,
     });
-
-    let turn = after
-        .iter()
-        .take_while(|message| !matches!(***message, Message::Assistant(_)));
-    let mut results: VecDeque<&ToolResultMessage> = turn
-        .filter_map(|message| match &**message {
-            Message::ToolResult(result) => Some(result),
-            Message::User(_) | Message::Assistant(_) => None,
-        })
-        .collect();
     let mut images = Vec::new();
-    for call in said.tool_calls() {
-        let at = results
-            .iter()
-            .position(|result| result.tool_call_id == call.id);
-        let result = at.and_then(|at| results.remove(at));
-        out.push(tool_result(call, result, sees));
-        let blocks = result.map_or(&[][..], |result| &result.content);
+    for result in results {
+        out.push(WireMessage::Tool {
+            tool_call_id: result.id.clone(),
+            content: Cow::Owned(result.text().into_owned()),
+        });
+        let seen = result.content.into_iter();
         images.extend(
-            blocks
-                .iter()
-                .filter(|block| sees && is_image(block))
-                .map(part),
+            seen.filter(|said| matches!(said, Said::Image { .. }))
+                .map(piece),
         );
     }
     if !images.is_empty() {
         // Tool messages carry text only.
-        let intro = Part::Text {
+        let intro = Piece::Text {
             text: Cow::Borrowed("Images of the tool results:"),
         };
         images.insert(0, intro);
@@ -312,80 +283,14 @@ fn push_assistant<'a>(
     }
 }
 
-fn call(call: &ToolCall) -> WireCall<'_> {
-    let function = WireFunction {
-        name: &call.name,
-        arguments: call.arguments.to_string(),
-    };
-    WireCall {
-        id: wire_id(&call.id),
-        r#type: "function",
-        function,
-    }
-}
-
-fn tool_result<'a>(
-    call: &'a ToolCall,
-    result: Option<&'a ToolResultMessage>,
-    sees: bool,
-) -> WireMessage<'a> {
-    let content = match result.map(|result| result.content.as_slice()) {
-        None => Cow::Borrowed("No result provided"),
-        Some([ContentBlock::Text { text }]) => Cow::Borrowed(text.as_str()),
-        Some(blocks) if sees => Cow::Owned(texts(blocks).collect::<Vec<_>>().join("\n")),
-        Some(blocks) => Cow::Owned(as_text(blocks)),
-    };
-    WireMessage::Tool {
-        tool_call_id: wire_id(&call.id),
-        content,
-    }
-}
-
-/// An id the servers take. One that another dialect made too long is replaced by its hash, which
-/// keeps the calls of a turn apart and is the same for the call and its result.
-fn wire_id(id: &str) -> Cow<'_, str> {
-    if id.len() <= CALL_ID_LEN_MAX {
-        return Cow::Borrowed(id);
-    }
-    let hash = blake3::hash(id.as_bytes()).to_hex();
-    Cow::Owned(format!("call_{}", hash.get(..32).unwrap_or_default()))
-}
-
-const fn is_image(block: &ContentBlock) -> bool {
-    matches!(block, ContentBlock::Image { .. })
-}
-
-fn part(block: &ContentBlock) -> Part<'_> {
-    match block {
-        ContentBlock::Text { text } => Part::Text {
-            text: Cow::Borrowed(text),
-        },
-        ContentBlock::Image { data, mime_type } => {
+fn piece(said: Said<'_>) -> Piece<'_> {
+    match said {
+        Said::Text(text) => Piece::Text { text },
+        Said::Image { data, mime_type } => {
             let url = format!("data:{mime_type};base64,{data}");
-            Part::ImageUrl {
+            Piece::ImageUrl {
                 image_url: ImageUrl { url },
             }
         }
     }
-}
-
-fn texts(blocks: &[ContentBlock]) -> impl Iterator<Item = &str> {
-    blocks.iter().filter_map(|block| match block {
-        ContentBlock::Text { text } => Some(text.as_str()),
-        ContentBlock::Image { .. } => None,
-    })
-}
-
-/// The texts, with one remark for each run of images.
-fn as_text(blocks: &[ContentBlock]) -> String {
-    const LEFT_OUT: &str = "[image left out: the model cannot see images]";
-    let mut lines: Vec<&str> = blocks
-        .iter()
-        .map(|block| match block {
-            ContentBlock::Text { text } => text.as_str(),
-            ContentBlock::Image { .. } => LEFT_OUT,
-        })
-        .collect();
-    lines.dedup_by(|line, before| *line == LEFT_OUT && *before == LEFT_OUT);
-    lines.join("\n")
 }

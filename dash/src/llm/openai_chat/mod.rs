@@ -7,11 +7,12 @@
 mod chunk;
 mod decode;
 mod encode;
+mod models;
 #[cfg(test)]
 mod tests;
 
 use super::dialect::{AnswerSetup, Decoder, Dialect};
-use super::{LlmError, LlmRequest};
+use super::{LlmError, LlmRequest, Model, api};
 
 pub use decode::ChatDecoder;
 pub use encode::encode;
@@ -62,6 +63,10 @@ pub struct ChatDialect {
 }
 
 impl Dialect for ChatDialect {
+    fn api(&self) -> &'static str {
+        api::OPENAI_CHAT
+    }
+
     fn path(&self, _request: &LlmRequest) -> String {
         "/chat/completions".to_owned()
     }
@@ -72,5 +77,9 @@ impl Dialect for ChatDialect {
 
     fn decoder(&self, setup: AnswerSetup) -> Box<dyn Decoder> {
         Box::new(ChatDecoder::new(setup))
+    }
+
+    fn read_models(&self, body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {
+        models::read_models(body, provider)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::llm::dialect::SseEvent;
-use crate::llm::{Billing, LlmErrorKind, LlmEvent, Model, ModelPrice, ToolChoice, ToolSpec};
+use crate::llm::{Billing, LlmErrorKind, LlmEvent, ModelPrice, ToolChoice, ToolSpec};
 use crate::model::{
     AssistantBlock, AssistantMessage, ContentBlock, Message, MessageOrigin, NanoUsd, StopReason,
     ToolCall, ToolResultMessage, Usage,
@@ -25,6 +25,7 @@ fn model() -> Model {
 /// Decodes chunks; the grammar holds whatever they are.
 fn decode(chunks: &[&str]) -> Vec<LlmEvent> {
     let setup = AnswerSetup {
+        api: api::OPENAI_CHAT,
         provider: "p".into(),
         model: Arc::new(model()),
         input_bound: 70,
@@ -84,6 +85,7 @@ fn a_plain_answer_gives_exactly_these_events() {
         cache_read: 3,
         cache_write: 2,
         reasoning: 1,
+        cache_write_long: 0,
     };
     let text = "Hi \n".to_owned();
     let message = AssistantMessage {
@@ -93,6 +95,8 @@ fn a_plain_answer_gives_exactly_these_events() {
         }],
         provider: "p".into(),
         model: "m".into(),
+        api: "openai-chat".into(),
+        cost_reported: false,
         response_model: Some("m-2".into()),
         response_id: Some("r1".into()),
         usage,
@@ -115,7 +119,11 @@ fn a_plain_answer_gives_exactly_these_events() {
             delta: " \n".into(),
         },
         LlmEvent::Usage { usage },
-        LlmEvent::TextEnd { index: 0, text },
+        LlmEvent::TextEnd {
+            index: 0,
+            text,
+            signature: None,
+        },
         LlmEvent::Done {
             reason: StopReason::Stop,
             message,
@@ -361,6 +369,7 @@ fn request(messages: Vec<Message>) -> LlmRequest {
         temperature: None,
         response_schema: None,
         idempotency_key: "k".into(),
+        options: crate::llm::RequestOptions::default(),
     }
 }
 
@@ -465,7 +474,11 @@ fn a_conversation_is_written_as_servers_accept_it() {
         said(vec![text("B")], StopReason::Stop),
     ]);
     request.system = "".into();
-    let id = "call_".to_owned() + blake3::hash(long.as_bytes()).to_hex().get(..32).unwrap();
+    let id = "call_".to_owned()
+        + blake3::hash(&[long.as_bytes(), &[0; 4]].concat())
+            .to_hex()
+            .get(..32)
+            .unwrap();
     let said = format!(
         r#"{{"role":"assistant","content":"A","tool_calls":[{{"id":"a","type":"function","function":{{"name":"f","arguments":"{{\"z\":1,\"b\":2}}"}}}},{{"id":"{id}","type":"function","function":{{"name":"f","arguments":"{{}}"}}}},{{"id":"c","type":"function","function":{{"name":"f","arguments":"{{}}"}}}}]}}"#
     );

@@ -177,6 +177,7 @@ impl ScriptedReply {
     fn events(self, provider: &Arc<str>, request: &LlmRequest) -> Vec<LlmEvent> {
         let mut out = Vec::new();
         let setup = AnswerSetup {
+            api: "scripted",
             provider: Arc::clone(provider),
             model: Arc::clone(&request.model),
             input_bound: 0,

@@ -21,6 +21,7 @@ fn request(text: &str) -> LlmRequest {
         temperature: None,
         response_schema: None,
         idempotency_key: String::new(),
+        options: crate::llm::RequestOptions::default(),
     }
 }
 

@@ -77,6 +77,7 @@ impl Decision<'_> {
             depth: new.depth,
             task_id: None,
             model: new.model,
+            profile: None,
             head: None,
             turns: 0,
             tool_calls: 0,

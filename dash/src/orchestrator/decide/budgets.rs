@@ -68,13 +68,13 @@ impl Decision<'_> {
         step: StepKey,
         input_tokens: u64,
         intent: &ModelIntent,
-        price: ModelPrice,
+        price: &ModelPrice,
     ) -> Reserved {
         let ask = Ask {
             input_tokens,
             output_tokens: intent.output_tokens,
             floor: intent.output_tokens_floor,
-            price,
+            price: price.clone(),
         };
         let path = self.path_of(agent);
         match reserve::check(&path, &ask) {

@@ -6,8 +6,8 @@ use super::Decision;
 use crate::event::{EventSource, StepInDoubt, SystemRecovered, TaskBlocked};
 use crate::ids::AgentId;
 use crate::model::{
-    Agent, AgentStatus, Budget, Project, Reservation, Step, StepKey, StepKind, StepState, Swarm,
-    Task, TaskStatus, Ticket,
+    Agent, AgentStatus, Budget, Project, Reservation, Step, StepKey, StepState, Swarm, Task,
+    TaskStatus, Ticket,
 };
 
 /// How the reason of an agent ends that is held because of a step in doubt.
@@ -157,7 +157,7 @@ impl Decision<'_> {
             }
             if state == StepState::InDoubt {
                 done.steps_in_doubt += 1;
-            } else if key.kind() == StepKind::Model || may_run_again {
+            } else if key.kind().is_model_call() || may_run_again {
                 done.steps_rerun += 1;
             } else {
                 self.doubt(id, key);

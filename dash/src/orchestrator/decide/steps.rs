@@ -16,7 +16,7 @@ use crate::model::inbox::Queue;
 use crate::model::message::TOKENS_MAX;
 use crate::model::{
     AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
-    SideEffect, Step, StepKey, StepKind, StepState, TaskRole, ToolResultMessage,
+    SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage,
 };
 use crate::spawn::{Advance, AttemptFailure, Grant, ModelIntent, Next, Outcome, ToolIntent};
 use crate::strategy;
@@ -288,7 +288,7 @@ impl Decision<'_> {
         let extra = steer.map_or(0, |text| text.len() as u64 + MESSAGE_OVERHEAD);
         let input_tokens = intent.input_tokens_max.saturating_add(extra);
         let key = StepKey::Model { turn, attempt };
-        let output_tokens = match self.reserve(id, key, input_tokens, intent, model.price) {
+        let output_tokens = match self.reserve(id, key, input_tokens, intent, &model.price) {
             Reserved::Held { output_tokens } => output_tokens,
             Reserved::Later => {
                 self.state
@@ -551,7 +551,7 @@ impl Decision<'_> {
     /// run again if they may, and are in doubt if not.
     pub(super) fn suspend_steps(&mut self, id: AgentId) {
         for (key, state, may_run_again) in self.open_steps(id) {
-            if key.kind() == StepKind::Model {
+            if key.kind().is_model_call() {
                 self.settle_step(id, key, None);
                 let note = Some("the attempt failed".to_owned());
                 self.end_step(id, key, StepState::Failed, None, note);

@@ -51,7 +51,8 @@ const UPDATE_AGENT: &str = "UPDATE agents SET name = ?3, model = ?6, head = ?7, 
      output_tokens = ?13, cache_read_tokens = ?14, cache_write_tokens = ?15, \
      reasoning_tokens = ?16, cost_nanos = ?17, pause_reason = ?18, result = ?19, error = ?20, \
      retry_count = ?21, max_retries = ?22, attempt = ?23, attempt_turns = ?24, retry_at = ?25, \
-     updated_at = ?26, started_at = ?27, completed_at = ?28, version = ?29 \
+     updated_at = ?26, started_at = ?27, completed_at = ?28, version = ?29, \
+     cache_write_long_tokens = ?30, profile = ?31 \
      WHERE num = ?1 AND version = ?2 AND status = ?4 AND task_id IS ?5";
 
 /// Brings the columns that [`UPDATE_AGENT`] leaves alone up to date, so that it finds the row.
@@ -64,9 +65,10 @@ fn insert_agent(conn: &Connection, row: &Agent) -> Write {
          turns, tool_calls, progress_current, progress_total, input_tokens, output_tokens, \
          cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanos, pause_reason, \
          result, error, retry_count, max_retries, attempt, attempt_turns, retry_at, created_at, \
-         updated_at, started_at, completed_at, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
+         updated_at, started_at, completed_at, version, cache_write_long_tokens, profile) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
          ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, \
-         ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
+         ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
     )?;
     let result = statement.execute(params![
         row.id.to_string(),
@@ -101,6 +103,8 @@ fn insert_agent(conn: &Connection, row: &Agent) -> Write {
         row.started_at.map(|at| at.0),
         row.completed_at.map(|at| at.0),
         signed(row.version)?,
+        signed(row.usage.cache_write_long)?,
+        row.profile,
     ]);
     inserted(result, "agent", &row.id)
 }
@@ -142,6 +146,8 @@ fn update_agent(
         row.started_at.map(|at| at.0),
         row.completed_at.map(|at| at.0),
         signed(row.version)?,
+        signed(row.usage.cache_write_long)?,
+        row.profile,
     ])?;
     Ok(changed == 1)
 }

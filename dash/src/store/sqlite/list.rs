@@ -82,6 +82,7 @@ const fn place(key: StepKey) -> (i64, u32, u32) {
     match key {
         StepKey::Model { turn, attempt } => (0, turn, attempt),
         StepKey::Tool { turn, index } => (1, turn, index),
+        StepKey::Summary { turn, attempt } => (2, turn, attempt),
     }
 }
 

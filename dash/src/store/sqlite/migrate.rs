@@ -19,12 +19,20 @@ pub(super) struct Migration {
 }
 
 /// Every step, in order. Append-only: an applied one never changes.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    up: include_str!("../../../migrations/0001_initial.up.sql"),
-    down: include_str!("../../../migrations/0001_initial.down.sql"),
-}];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "initial",
+        up: include_str!("../../../migrations/0001_initial.up.sql"),
+        down: include_str!("../../../migrations/0001_initial.down.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "agent_core",
+        up: include_str!("../../../migrations/0002_agent_core.up.sql"),
+        down: include_str!("../../../migrations/0002_agent_core.down.sql"),
+    },
+];
 
 /// The newest version this build knows.
 pub(super) fn newest() -> u32 {

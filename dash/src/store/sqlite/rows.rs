@@ -35,7 +35,8 @@ pub(super) const AGENT_COLUMNS: &str = "SELECT id, name, status, swarm_id, paren
      task_id, model, head, turns, tool_calls, progress_current, progress_total, input_tokens, \
      output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanos, \
      pause_reason, result, error, retry_count, max_retries, attempt, attempt_turns, retry_at, \
-     created_at, updated_at, started_at, completed_at, version FROM agents a";
+     created_at, updated_at, started_at, completed_at, version, cache_write_long_tokens, profile \
+     FROM agents a";
 
 pub(super) const RESERVATION_COLUMNS: &str = "SELECT r.id, b.id, a.id, r.step_kind, r.step_turn, \
      r.step_number, r.state, r.held_usd, r.held_tokens, r.actual_usd, r.actual_tokens, \
@@ -134,6 +135,10 @@ fn step_key(row: &Row<'_>, first: usize) -> Read<StepKey> {
         1 => Ok(StepKey::Tool {
             turn,
             index: number,
+        }),
+        2 => Ok(StepKey::Summary {
+            turn,
+            attempt: number,
         }),
         _ => Err(wrong(first, "a kind of step")),
     }
@@ -253,6 +258,7 @@ pub(super) fn agent(row: &Row<'_>) -> Read<Agent> {
             cache_read: unsigned(row, 15)?,
             cache_write: unsigned(row, 16)?,
             reasoning: unsigned(row, 17)?,
+            cache_write_long: unsigned(row, 32)?,
         },
         cost: NanoUsd(row.get(18)?),
         pause_reason: row.get(19)?,
@@ -268,6 +274,7 @@ pub(super) fn agent(row: &Row<'_>) -> Read<Agent> {
         started_at: optional_at(row, 29)?,
         completed_at: optional_at(row, 30)?,
         version: unsigned(row, 31)?,
+        profile: row.get(33)?,
     })
 }
 

@@ -81,9 +81,12 @@ pub(super) const fn key_parts(key: StepKey) -> (i64, u32, u32) {
     let kind = match key.kind() {
         StepKind::Model => 0,
         StepKind::Tool => 1,
+        StepKind::Summary => 2,
     };
     match key {
-        StepKey::Model { turn, attempt } => (kind, turn, attempt),
+        StepKey::Model { turn, attempt } | StepKey::Summary { turn, attempt } => {
+            (kind, turn, attempt)
+        }
         StepKey::Tool { turn, index } => (kind, turn, index),
     }
 }

@@ -203,6 +203,7 @@ pub(super) async fn steps_are_listed_in_the_order_of_their_keys(store: &Arc<dyn 
         steps.push(WORLD.step(StepKey::Tool { turn, index: 10 }));
         steps.push(WORLD.step(StepKey::Tool { turn, index: 9 }));
         steps.push(WORLD.step(StepKey::Model { turn, attempt: 0 }));
+        steps.push(WORLD.step(StepKey::Summary { turn, attempt: 1 }));
     }
     steps.push(WORLD.step(StepKey::Model {
         turn: u32::MAX,

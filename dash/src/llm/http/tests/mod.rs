@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use self::server::{Answer, Server, Then};
 use super::driver::sse_events;
-use super::{HttpOptions, OpenAiProvider};
+use super::{HttpOptions, HttpProvider};
 use crate::env::UnixMillis;
 use crate::llm::dialect::{AnswerSetup, Decoder as _, SseEvent};
 use crate::llm::openai_chat::ChatDecoder;
@@ -39,6 +39,7 @@ fn request(text: &str) -> LlmRequest {
         temperature: None,
         response_schema: None,
         idempotency_key: "step-1".into(),
+        options: crate::llm::RequestOptions::default(),
     }
 }
 
@@ -51,9 +52,9 @@ fn quick() -> HttpOptions {
     }
 }
 
-fn provider(url: &str, options: HttpOptions) -> OpenAiProvider {
+fn provider(url: &str, options: HttpOptions) -> HttpProvider {
     let clock = ManualClock::new(UnixMillis::from_rfc3339("2015-10-21T07:27:30Z").unwrap());
-    let builder = OpenAiProvider::builder(url)
+    let builder = HttpProvider::openai_chat(url)
         .http_options(options)
         .with_clock(Arc::new(clock));
     builder.api_key(SecretString::from(KEY)).build().unwrap()
@@ -92,6 +93,7 @@ fn decode(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<LlmEvent> {
     let body = stream::iter(pieces.into_iter().map(Ok));
     let model = Arc::new(Model::free("m", "p"));
     let mut decoder = ChatDecoder::new(AnswerSetup {
+        api: crate::llm::api::OPENAI_CHAT,
         provider: "p".into(),
         model,
         input_bound: 1,

@@ -186,6 +186,8 @@ fn answered(key: StepKey, used: u64, calls: &[&str]) -> Outcome {
         content: calls.iter().map(call).collect(),
         provider: "p".to_owned(),
         model: "m".to_owned(),
+        api: String::new(),
+        cost_reported: false,
         response_model: None,
         response_id: None,
         usage,

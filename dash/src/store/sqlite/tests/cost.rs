@@ -46,6 +46,8 @@ fn answer(noise: &mut Noise, path: &str) -> EntryBody {
         content: vec![AssistantBlock::ToolCall(call)],
         provider: "scripted".to_owned(),
         model: "scripted-1".to_owned(),
+        api: String::new(),
+        cost_reported: false,
         response_model: None,
         response_id: None,
         usage: Usage {

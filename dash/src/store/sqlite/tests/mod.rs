@@ -177,7 +177,7 @@ async fn a_newer_or_different_schema_is_refused() {
     set("INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (9, 'x', 0, 'y')");
     let err = SqliteStore::open(&path).await.unwrap_err();
     assert!(
-        matches!(err, StoreError::Newer { found: 9, known: 1 }),
+        matches!(err, StoreError::Newer { found: 9, known: 2 }),
         "{err}"
     );
     set("DELETE FROM _migrations WHERE version = 9; UPDATE _migrations SET checksum = 'other'");
@@ -200,7 +200,7 @@ async fn migrations_go_up_down_and_up_again() {
         number("SELECT applied_at FROM _migrations WHERE version = 1"),
         AT.0
     );
-    assert_eq!(number("PRAGMA user_version"), 1);
+    assert_eq!(number("PRAGMA user_version"), 2);
     SqliteStore::migrate_down(&path, 0).await.unwrap();
     assert_eq!(number("SELECT count(*) FROM sqlite_schema"), 0);
     assert_eq!(number("PRAGMA user_version"), 0);
@@ -208,6 +208,49 @@ async fn migrations_go_up_down_and_up_again() {
     assert_eq!(
         store.find_agent(WORLD.agent_id).await.unwrap(),
         Some(WORLD.agent())
+    );
+}
+
+#[tokio::test]
+async fn a_step_back_keeps_what_the_older_schema_can_hold() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let model = WORLD.step(StepKey::Model {
+        turn: 2,
+        attempt: 1,
+    });
+    let summary = WORLD.step(StepKey::Summary {
+        turn: 2,
+        attempt: 1,
+    });
+    let changeset = Changeset {
+        steps: vec![model.clone(), summary.clone()],
+        ..Changeset::default()
+    };
+    store.commit(changeset).await.unwrap();
+    store.close().await.unwrap();
+    SqliteStore::migrate_down(&path, 1).await.unwrap();
+    let keys = |sql: &str| {
+        let conn = shell(&path);
+        let mut statement = conn.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0));
+        rows.unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    assert_eq!(keys("SELECT key FROM steps_readable"), ["t2/m.1"]);
+    let store = SqliteStore::open(&path).await.unwrap();
+    let found = store.find_step(WORLD.agent_id, model.key).await.unwrap();
+    assert_eq!(found, Some(model));
+    let changeset = Changeset {
+        steps: vec![summary.clone()],
+        ..Changeset::default()
+    };
+    store.commit(changeset).await.unwrap();
+    let found = store.find_step(WORLD.agent_id, summary.key).await.unwrap();
+    assert_eq!(found, Some(summary));
+    store.close().await.unwrap();
+    assert_eq!(
+        keys("SELECT key FROM steps_readable ORDER BY key"),
+        ["t2/m.1", "t2/s.1"]
     );
 }
 

@@ -1,0 +1,191 @@
+//! The provider for servers that are reached over HTTP, whatever dialect they speak.
+
+use std::sync::Arc;
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use super::{HttpDriver, HttpOptions};
+use crate::env::{BoxFuture, Clock, SystemClock};
+use crate::llm::dialect::Dialect;
+use crate::llm::openai_chat::{ChatDialect, ChatOptions};
+use crate::llm::{LlmError, LlmProvider, LlmRequest, LlmStream, Model};
+use crate::{Error, Result};
+
+/// A server that speaks a [`Dialect`] over HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpProvider {
+    id: Arc<str>,
+    driver: HttpDriver,
+    dialect: Arc<dyn Dialect>,
+}
+
+/// Builds an [`HttpProvider`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HttpProviderBuilder {
+    base_url: String,
+    id: String,
+    key: Option<SecretString>,
+    headers: Vec<(String, String)>,
+    dialect: Arc<dyn Dialect>,
+    http: HttpOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl HttpProvider {
+    /// A builder for the server at `base_url` that speaks `dialect`. A base without a path gets the
+    /// dialect's usual one (`https://api.openai.com` becomes `https://api.openai.com/v1`); a path
+    /// that is given is kept, without the endpoint at its end.
+    pub fn builder(base_url: impl Into<String>, dialect: Arc<dyn Dialect>) -> HttpProviderBuilder {
+        HttpProviderBuilder {
+            base_url: base_url.into(),
+            id: String::new(),
+            key: None,
+            headers: Vec::new(),
+            dialect,
+            http: HttpOptions::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// A builder for a server that speaks OpenAI Chat Completions: OpenAI, OpenRouter, llama.cpp,
+    /// vLLM, … with the usual [`ChatOptions`] of its host. Its id is `openai` if not said.
+    pub fn openai_chat(base_url: impl Into<String>) -> HttpProviderBuilder {
+        let base_url = base_url.into();
+        let host = Url::parse(base_url.trim()).ok();
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let options = ChatOptions::for_host(host);
+        Self::builder(base_url, Arc::new(ChatDialect { options })).id("openai")
+    }
+}
+
+impl HttpProviderBuilder {
+    /// The provider's id, which [`Model::provider`] refers to; the dialect's name if not said.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// The key, sent as the dialect wants it. Never shown.
+    pub fn api_key(mut self, key: SecretString) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// A header sent with every request, e.g. an organisation or a beta switch.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Time limits.
+    pub const fn http_options(mut self, options: HttpOptions) -> Self {
+        self.http = options;
+        self
+    }
+
+    /// The clock that dates in `retry-after` are compared with.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Builds the provider. Does no IO, except that certificates are loaded for `https`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the URL is not `http` or `https`, carries
+    /// a user name or password, or the key or a header cannot be sent.
+    pub fn build(self) -> Result<HttpProvider> {
+        let base = base_url(&self.base_url, self.dialect.base_path())?;
+        let key = self.key.map(|key| (self.dialect.key_header(), key));
+        let driver = HttpDriver::new(base, key, &self.headers, self.http, self.clock)?;
+        let id = match self.id.as_str() {
+            "" => self.dialect.api(),
+            id => id,
+        };
+        Ok(HttpProvider {
+            id: id.into(),
+            driver,
+            dialect: self.dialect,
+        })
+    }
+}
+
+/// Ends of paths that people copy from documentation along with the base.
+const ENDPOINTS: [&str; 3] = ["/chat/completions", "/responses", "/messages"];
+
+fn base_url(text: &str, usual_path: &str) -> Result<Url> {
+    let wrong = |issue: &str| Error::invalid("base_url", issue);
+    let mut url = Url::parse(text.trim()).map_err(|err| wrong(&format!("not a URL: {err}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("not an `http` or `https` URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(
+            "carries a user name or password, which logs would show",
+        ));
+    }
+    let path = url.path().trim_end_matches('/');
+    let cut = ENDPOINTS.iter().find_map(|end| path.strip_suffix(end));
+    let path = cut.unwrap_or(path).to_owned();
+    url.set_path(if path.is_empty() { usual_path } else { &path });
+    Ok(url)
+}
+
+impl LlmProvider for HttpProvider {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn stream(&self, request: LlmRequest) -> LlmStream {
+        let dialect = Arc::clone(&self.dialect);
+        self.driver.stream(dialect, Arc::clone(&self.id), request)
+    }
+
+    /// Asks the server. A window it does not tell is unknown; prices are not told and are zero.
+    fn models(&self) -> BoxFuture<Result<Vec<Model>, LlmError>> {
+        let (driver, id) = (self.driver.clone(), Arc::clone(&self.id));
+        let dialect = Arc::clone(&self.dialect);
+        Box::pin(async move {
+            let body = driver.get(dialect.models_path()).await?;
+            dialect.read_models(&body, &id)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    #[test]
+    fn the_base_url_is_taken_with_and_without_a_path() {
+        for (text, base) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1"),
+            ("https://api.openai.com/v1", "https://api.openai.com/v1"),
+            ("https://api.openai.com/v1/", "https://api.openai.com/v1"),
+            (
+                "https://x.test/api/v1/chat/completions",
+                "https://x.test/api/v1",
+            ),
+            (
+                "https://x.test/openai?api-version=1",
+                "https://x.test/openai?api-version=1",
+            ),
+        ] {
+            assert_eq!(base_url(text, "/v1").unwrap().as_str(), base, "{text}");
+        }
+        for text in [
+            "",
+            "api.openai.com",
+            "ftp://x.test",
+            "https://user:pass@x.test/v1",
+        ] {
+            assert!(base_url(text, "/v1").is_err(), "{text}");
+        }
+    }
+}
