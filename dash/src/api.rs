@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, SwarmId, TaskId};
+use crate::model::entry::CompactionConfig;
 use crate::model::swarm::WorkspaceRoot;
 use crate::model::{Budget, Currency, FailurePolicy, NanoUsd, Strategy, SwarmConfig, Thresholds};
 use crate::settings::check;
@@ -216,6 +217,7 @@ fn validate_config(config: &SwarmConfig) -> Result<()> {
             "a quorum is at least 1",
         ));
     }
+    validate_agents(config)?;
     let mut names = HashSet::new();
     for WorkspaceRoot { name, .. } in &config.workspace {
         if !names.insert(name) {
@@ -223,6 +225,47 @@ fn validate_config(config: &SwarmConfig) -> Result<()> {
                 "config.workspace",
                 format!("`{name}` is there twice"),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// The most models a ladder may have.
+pub const ESCALATION_MAX: usize = 10;
+
+/// The most profiles a swarm may have.
+pub const PROFILES_MAX: usize = 50;
+
+/// What a swarm says about how its agents think, answer and hand over.
+fn validate_agents(config: &SwarmConfig) -> Result<()> {
+    let CompactionConfig {
+        reserve_tokens,
+        keep_tokens,
+        ..
+    } = config.compaction;
+    let field = "config.compaction.reserveTokens";
+    check(field, reserve_tokens.into(), 256, 1_000_000)?;
+    check("config.compaction.keepTokens", keep_tokens.into(), 0, 1_000_000)?;
+    if config.temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+        return Err(Error::invalid("config.temperature", "is not 0 to 2"));
+    }
+    if config.escalation.len() > ESCALATION_MAX {
+        let issue = format!("names more than {ESCALATION_MAX} models");
+        return Err(Error::invalid("config.escalation", issue));
+    }
+    if config.profiles.len() > PROFILES_MAX {
+        let issue = format!("has more than {PROFILES_MAX} entries");
+        return Err(Error::invalid("config.profiles", issue));
+    }
+    if config.answer_schema.as_ref().is_some_and(|schema| !schema.is_object()) {
+        let issue = "is not a JSON Schema: it must be an object";
+        return Err(Error::invalid("config.answerSchema", issue));
+    }
+    for (i, profile) in config.profiles.iter().enumerate() {
+        check_text(&format!("config.profiles[{i}].description"), &profile.description, TEXT_MAX)?;
+        if profile.instructions.chars().count() > INSTRUCTIONS_MAX {
+            let issue = format!("has more than {INSTRUCTIONS_MAX} characters");
+            return Err(Error::invalid(&format!("config.profiles[{i}].instructions"), issue));
         }
     }
     Ok(())

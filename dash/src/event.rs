@@ -202,6 +202,32 @@ events! {
         /// Why.
         error: String,
     }
+    /// An agent's conversation was summed up, so that it fits the model's window again.
+    AgentCompacted = "agent.compacted" {
+        /// The agent.
+        agent_id: AgentId,
+        /// The step.
+        step: StepKey,
+        /// Tokens of the context before, estimated.
+        tokens_before: u64,
+        /// Messages that stay word for word.
+        kept: u32,
+        /// Tokens of the call that summed up.
+        usage: Usage,
+        /// Nano-dollars of that call.
+        cost_nanos: i64,
+    }
+    /// An agent failed with its model and goes on with the next one of its swarm's ladder.
+    AgentEscalated = "agent.escalated" {
+        /// The agent.
+        agent_id: AgentId,
+        /// The model it failed with.
+        from: String,
+        /// The model it goes on with.
+        to: String,
+        /// Why it failed.
+        error: String,
+    }
     /// An agent finished its task.
     AgentCompleted = "agent.completed" {
         /// The agent.

@@ -48,6 +48,26 @@ impl Progress {
     }
 }
 
+/// A kind of agent that others can call as a tool: it works on what it is told, with instructions,
+/// a model and tools of its own, and its answer is the tool's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentProfile {
+    /// Its name, which is the tool's: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub name: String,
+    /// What it is good for; what the calling model reads.
+    pub description: String,
+    /// Its system prompt; empty = that of its swarm.
+    #[serde(default)]
+    pub instructions: String,
+    /// Its model, an id of the registry; empty = that of the agent that calls.
+    #[serde(default)]
+    pub model: String,
+    /// Names of its tools; `None` = those of its swarm.
+    #[serde(default)]
+    pub tools: Option<Vec<String>>,
+}
+
 /// One agent's row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

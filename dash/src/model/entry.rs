@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::message::MessageOrigin;
 use super::{Message, StepKey};
 use crate::env::UnixMillis;
 use crate::ids::{AgentId, EntryId};
@@ -24,6 +25,12 @@ pub enum EntryBody {
         /// The remark.
         text: String,
     },
+    /// From here on the model sees a summary instead of most of what came before; see
+    /// [`context`].
+    Compaction {
+        /// What is seen of it.
+        compaction: Compaction,
+    },
 }
 
 impl EntryBody {
@@ -32,7 +39,94 @@ impl EntryBody {
     pub const fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Self::Message { message } => Some(message),
-            Self::Label { .. } => None,
+            Self::Label { .. } | Self::Compaction { .. } => None,
+        }
+    }
+}
+
+/// What is left of a conversation that was summed up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Compaction {
+    /// The summary, in the model's words.
+    pub summary: String,
+    /// Whether the first message, the task, is still seen word for word before the summary.
+    pub keeps_task: bool,
+    /// How many of the newest messages are still seen word for word after the summary.
+    pub kept: u32,
+    /// Tokens of the context before, estimated.
+    pub tokens_before: u64,
+}
+
+/// How the summary is introduced to the model.
+const SUMMARY_INTRO: &str = "The conversation before this point was summed up, because it had \
+     become too long for the model:";
+
+impl Compaction {
+    /// The summary as the model sees it.
+    #[must_use]
+    pub fn message(&self) -> Arc<Message> {
+        let text = format!("{SUMMARY_INTRO}\n\n{}", self.summary);
+        Arc::new(Message::user(text, MessageOrigin::Summary))
+    }
+
+    /// Takes from a context what is no longer seen and puts the summary there.
+    pub fn apply(&self, messages: &mut Vec<Arc<Message>>) {
+        let kept = messages
+            .len()
+            .saturating_sub(usize::try_from(self.kept).unwrap_or(usize::MAX));
+        let first = usize::from(self.keeps_task).min(kept);
+        messages.splice(first..kept, [self.message()]);
+    }
+}
+
+/// What a model sees of a conversation.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Context {
+    /// The messages, oldest first.
+    pub messages: Vec<Arc<Message>>,
+    /// How many of them were there when the conversation was last summed up: token counts of
+    /// answers among these tell nothing about the context any more.
+    pub stale: usize,
+}
+
+/// Derives what a model sees from the entries of a path, oldest first.
+#[must_use]
+pub fn context<'a>(path: impl IntoIterator<Item = &'a EntryBody>) -> Context {
+    let mut context = Context::default();
+    for body in path {
+        match body {
+            EntryBody::Message { message } => context.messages.push(Arc::clone(message)),
+            EntryBody::Compaction { compaction } => {
+                compaction.apply(&mut context.messages);
+                context.stale = context.messages.len();
+            }
+            EntryBody::Label { .. } => {}
+        }
+    }
+    context
+}
+
+/// When a conversation is summed up, and how much of it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CompactionConfig {
+    /// Whether it is done at all. Without it, an agent whose conversation outgrows the window fails.
+    pub enabled: bool,
+    /// Tokens of the model's window that are kept free: the conversation is summed up when less is
+    /// left (256 to 1,000,000). At most a quarter of the window counts.
+    pub reserve_tokens: u32,
+    /// Tokens of the newest messages that stay word for word (0 to 1,000,000). At most a quarter of
+    /// the window counts.
+    pub keep_tokens: u32,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            reserve_tokens: 16_384,
+            keep_tokens: 20_000,
         }
     }
 }
@@ -53,4 +147,70 @@ pub struct Entry {
     pub body: EntryBody,
     /// When it was added.
     pub at: UnixMillis,
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    fn said(text: &str) -> EntryBody {
+        EntryBody::Message {
+            message: Arc::new(Message::user(text, MessageOrigin::Task)),
+        }
+    }
+
+    fn summed_up(keeps_task: bool, kept: u32) -> EntryBody {
+        EntryBody::Compaction {
+            compaction: Compaction {
+                summary: format!("sum {kept}"),
+                keeps_task,
+                kept,
+                tokens_before: 9,
+            },
+        }
+    }
+
+    fn texts(path: &[EntryBody]) -> (Vec<String>, usize) {
+        let context = context(path);
+        let text = |message: &Arc<Message>| match message.as_ref() {
+            Message::User(user) => match user.content.as_slice() {
+                [super::super::ContentBlock::Text { text }] => {
+                    text.rsplit('\n').next().unwrap_or_default().to_owned()
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        (context.messages.iter().map(text).collect(), context.stale)
+    }
+
+    #[test]
+    fn a_summary_stands_for_all_but_the_task_and_the_newest() {
+        let label = EntryBody::Label {
+            text: "for people".to_owned(),
+        };
+        let mut path = vec![said("task"), label, said("a"), said("b"), said("c")];
+        assert_eq!(texts(&path).0, ["task", "a", "b", "c"]);
+        path.push(summed_up(true, 1));
+        path.push(said("d"));
+        assert_eq!(
+            texts(&path),
+            (["task", "sum 1", "c", "d"].map(str::to_owned).to_vec(), 3)
+        );
+        path.push(summed_up(true, 2));
+        assert_eq!(
+            texts(&path),
+            (["task", "sum 2", "c", "d"].map(str::to_owned).to_vec(), 4)
+        );
+        path.push(summed_up(false, 0));
+        assert_eq!(texts(&path), (vec!["sum 0".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_summary_that_claims_to_keep_more_than_there_is_keeps_all() {
+        let path = [said("task"), said("a"), summed_up(true, 9)];
+        assert_eq!(texts(&path).0, ["sum 9", "task", "a"]);
+    }
 }

@@ -39,6 +39,17 @@ impl Queue {
     }
 }
 
+/// How many messages of a queue are delivered at a boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueMode {
+    /// The oldest; the next one follows after the model has answered.
+    #[default]
+    OneAtATime,
+    /// All that wait.
+    All,
+}
+
 /// One queued message's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -179,6 +179,12 @@ pub enum MessageOrigin {
     Steer,
     /// Follow-up: delivered when the agent would have stopped.
     FollowUp,
+    /// The engine: what is wrong with the answer before.
+    Correction,
+    /// The engine: why another model goes on from here.
+    Escalation,
+    /// The engine: what was said before, summed up.
+    Summary,
 }
 
 /// What a person (or a task) says.

@@ -120,12 +120,12 @@ pub mod swarm;
 pub mod task;
 pub mod thinking;
 
-pub use agent::{Agent, AgentStatus, Progress};
+pub use agent::{Agent, AgentProfile, AgentStatus, Progress};
 pub use budget::{
     Amount, Budget, BudgetScope, Currency, Reservation, ReservationState, Thresholds,
 };
-pub use entry::{Entry, EntryBody};
-pub use inbox::{Queue, Ticket, TicketState};
+pub use entry::{Compaction, CompactionConfig, Entry, EntryBody};
+pub use inbox::{Queue, QueueMode, Ticket, TicketState};
 pub use message::{
     AssistantBlock, AssistantMessage, ContentBlock, Message, MessageOrigin, StopReason, ToolCall,
     ToolResultMessage, Usage, UserMessage,
@@ -134,6 +134,7 @@ pub use money::NanoUsd;
 pub use step::{SideEffect, Step, StepKey, StepKind, StepState};
 pub use swarm::{FailurePolicy, Project, Strategy, Swarm, SwarmConfig, SwarmStatus};
 pub use task::{Task, TaskRole, TaskStatus};
+pub use thinking::{ThinkingLevel, ThinkingMode, ThinkingSupport};
 
 /// How often a row has been written; a writer that read an older one gets a conflict.
 pub type Version = u64;

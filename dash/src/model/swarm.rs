@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::agent::AgentProfile;
+use super::entry::CompactionConfig;
+use super::inbox::QueueMode;
+use super::thinking::ThinkingLevel;
 use super::Version;
 use crate::env::UnixMillis;
 use crate::ids::{BudgetId, ProjectId, SwarmId};
@@ -146,6 +151,33 @@ pub struct SwarmConfig {
     pub tree_depth_max: u32,
     /// Tree: children one agent may have (1 to 100).
     pub tree_fanout_max: u32,
+    /// Models that an agent is moved up to, in order, when it fails with the one before (at most
+    /// 10). It keeps its conversation and is told why.
+    pub escalation: Vec<String>,
+    /// How hard models think; `None` = as they do by themselves.
+    pub thinking: Option<ThinkingLevel>,
+    /// Sampling temperature (0 to 2); `None` = the server's default.
+    pub temperature: Option<f32>,
+    /// A JSON Schema for the outputs that make the swarm's result: those of tasks that no other
+    /// task of the plan depends on. An answer that does not fit is sent back with what is wrong.
+    pub answer_schema: Option<Value>,
+    /// When conversations are summed up.
+    pub compaction: CompactionConfig,
+    /// How many steering messages are delivered at a boundary.
+    pub steer_mode: QueueMode,
+    /// How many follow-ups are delivered at a boundary.
+    pub follow_up_mode: QueueMode,
+    /// Kinds of agents that its agents can call as tools (at most 50). They count as children:
+    /// `tree_depth_max` and `tree_fanout_max` bound them.
+    pub profiles: Vec<AgentProfile>,
+}
+
+impl SwarmConfig {
+    /// The profile of this name.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<&AgentProfile> {
+        self.profiles.iter().find(|profile| profile.name == name)
+    }
 }
 
 impl Default for SwarmConfig {
@@ -162,6 +194,14 @@ impl Default for SwarmConfig {
             failure_policy: FailurePolicy::default(),
             tree_depth_max: 3,
             tree_fanout_max: 10,
+            escalation: Vec::new(),
+            thinking: None,
+            temperature: None,
+            answer_schema: None,
+            compaction: CompactionConfig::default(),
+            steer_mode: QueueMode::default(),
+            follow_up_mode: QueueMode::default(),
+            profiles: Vec::new(),
         }
     }
 }

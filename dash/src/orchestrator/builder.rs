@@ -18,7 +18,7 @@ use crate::env::{Clock, IdSource, SystemClock, UlidSource};
 use crate::llm::{LlmProvider, Model};
 use crate::settings::Settings;
 use crate::sink::{BroadcastSink, EventSink};
-use crate::spawn::{LocalSpawner, Spawner};
+use crate::spawn::{AgentHooks, LocalSpawner, Spawner};
 use crate::store::{EventFilter, Store};
 use crate::tool::Tool;
 
@@ -61,6 +61,7 @@ pub struct OrchestratorBuilder {
     models: Vec<Model>,
     tools: Vec<Arc<dyn Tool>>,
     spawner: Arc<dyn Spawner>,
+    hooks: Option<Arc<dyn AgentHooks>>,
     sinks: Vec<Arc<dyn EventSink>>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -75,6 +76,7 @@ impl OrchestratorBuilder {
             models: Vec::new(),
             tools: crate::tool::fs::all(),
             spawner: Arc::new(LocalSpawner),
+            hooks: None,
             sinks: Vec::new(),
             clock: Arc::new(SystemClock),
             ids: Arc::new(UlidSource::default()),
@@ -118,6 +120,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// The host's own code around what agents do; none by default.
+    pub fn with_hooks(mut self, hooks: Arc<dyn AgentHooks>) -> Self {
+        self.hooks = Some(hooks);
+        self
+    }
+
     /// Adds someone who is told what happens.
     pub fn add_sink(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.sinks.push(sink);
@@ -151,6 +159,7 @@ impl OrchestratorBuilder {
             self.models,
             self.tools,
             self.spawner,
+            self.hooks,
             &settings.default_model,
         )?);
         let (sender, inbox) = mpsc::channel(QUEUE_MAX);

@@ -508,7 +508,10 @@ impl Coordinator {
                     .filter(|a| !a.status.is_terminal());
                 let swarm = alive.and_then(|a| self.state.swarms.get(a.swarm_id));
                 match (alive.cloned(), swarm) {
-                    (Some(agent), Some(swarm)) => self.executor.start(agent, swarm),
+                    (Some(agent), Some(swarm)) => {
+                        let open = self.state.open_work(&agent);
+                        self.executor.start(agent, swarm, open);
+                    }
                     // It ended in the same commit.
                     _ => {
                         if let Some(live) = self.state.live.get_mut(&id) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,17 +15,18 @@ use tokio_util::task::TaskTracker;
 use super::message::Message;
 use super::port::EnginePort;
 use super::registry::Registry;
+use super::state::OpenWork;
 use crate::env::{Clock, UnixMillis};
 use crate::event::Delta;
 use crate::ids::{AgentId, SwarmId};
 use crate::llm::ToolSpec;
-use crate::model::{Agent, Swarm, SwarmConfig};
+use crate::model::{Agent, Swarm, SwarmConfig, entry};
 use crate::settings::Settings;
 use crate::spawn::{
     AgentContext, AttemptFailure, AttemptLimits, EngineTool, SpawnRequest, panic_message,
 };
 use crate::store::Store;
-use crate::strategy::SYSTEM_PROMPT;
+use crate::strategy::system_prompt;
 use crate::tool::{Fence, Tool};
 use crate::{Error, Result};
 
@@ -48,25 +50,40 @@ pub(crate) struct Shared {
 /// The longest conversation that is loaded, in entries; far above what the turn limits allow.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// What the agents of a swarm share: directories, opened once, and settings and tools, held once.
+/// What the agents of a swarm share: directories, opened once, and settings, held once.
 #[derive(Debug, Clone)]
 struct Kit {
     fence: Arc<Fence>,
     config: Arc<SwarmConfig>,
-    tools: Arc<[Arc<dyn Tool>]>,
-    system: Arc<str>,
 }
 
-/// The engine's tools of an agent, and all its tools as a model sees them.
-type Offer = (Vec<EngineTool>, Arc<[ToolSpec]>);
+/// What is on offer to agents of one kind: what they are told, and tools.
+#[derive(Debug, Clone)]
+struct Offer {
+    system: Arc<str>,
+    tools: Arc<[Arc<dyn Tool>]>,
+    engine_tools: Vec<EngineTool>,
+    /// All of them as a model sees them.
+    specs: Arc<[ToolSpec]>,
+    /// The schema its answer must fit.
+    answer_schema: Option<Arc<Value>>,
+}
+
+/// What tells the kinds of agents of a swarm apart: an agent at the bottom of a tree has no
+/// `delegate`, and one whose output is not the swarm's result may answer as it likes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct AgentKind {
+    depth: u32,
+    profile: Option<String>,
+    makes_result: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     running: HashMap<AgentId, CancellationToken>,
     kits: HashMap<SwarmId, Kit>,
-    /// By depth: an agent at the bottom of a tree has no `delegate`.
-    offers: HashMap<SwarmId, HashMap<u32, Offer>>,
+    offers: HashMap<SwarmId, HashMap<AgentKind, Offer>>,
 }
 
 impl Executor {
@@ -80,14 +97,16 @@ impl Executor {
     }
 
     /// Starts an agent's task.
-    pub(crate) fn start(&mut self, agent: Agent, swarm: &Swarm) {
+    pub(crate) fn start(&mut self, agent: Agent, swarm: &Swarm, open: OpenWork) {
         let cancel = self.shared.cancel.child_token();
         self.running.insert(agent.id, cancel.clone());
-        let kit = self.kit(swarm);
-        let offer = match &kit {
-            Ok(kit) => self.offer(swarm, kit, agent.depth),
-            Err(_) => Offer::default(),
+        let kind = AgentKind {
+            depth: agent.depth,
+            profile: agent.profile.clone(),
+            makes_result: open.makes_result,
         };
+        let kit = self.kit(swarm);
+        let kit = kit.map(|kit| (self.offer(swarm, &kit, kind), kit));
         let shared = Arc::clone(&self.shared);
         let (agent_id, attempt) = (agent.id, agent.attempt);
         let port = EnginePort {
@@ -108,7 +127,7 @@ impl Executor {
         // waiting. So the attempt is boxed before the task takes it, and what it only needs to
         // begin with is in boxes that go.
         let engine = Arc::clone(&shared);
-        let prepared = Box::pin(prepare(Arc::clone(&shared), Box::new(agent), kit, offer));
+        let prepared = Box::pin(prepare(Arc::clone(&shared), Box::new(agent), kit, open));
         let attempt_of = Box::pin(async move {
             let request = prepared.await?;
             let run = engine.registry.spawner.run(*request, cx);
@@ -118,16 +137,15 @@ impl Executor {
         self.shared.tasks.spawn(async move {
             let failure = match AssertUnwindSafe(attempt_of).catch_unwind().await {
                 Ok(Ok(())) => None,
-                Ok(Err(err)) => Some(AttemptFailure {
-                    retryable: err.kind() == crate::ErrorKind::Unavailable,
-                    error: err.chain(),
-                    retry_after: None,
-                }),
-                Err(panic) => Some(AttemptFailure {
-                    error: panic_message(panic.as_ref()),
-                    retryable: true,
-                    retry_after: None,
-                }),
+                Ok(Err(err)) => {
+                    let failure = AttemptFailure::fatal(err.chain());
+                    let may_pass = err.kind() == crate::ErrorKind::Unavailable;
+                    Some(if may_pass { failure.retryable() } else { failure })
+                }
+                Err(panic) => {
+                    let error = panic_message(panic.as_ref());
+                    Some(AttemptFailure::fatal(error).retryable())
+                }
             };
             // Agents that end with the engine have not failed; the next start goes on with them.
             if shared.cancel.is_cancelled() {
@@ -158,31 +176,42 @@ impl Executor {
             let message = format!("the workspace cannot be opened: {err}");
             Error::invalid("config.workspace", message).with_source(err)
         })?;
-        let system = match swarm.config.instructions.as_str() {
-            "" => SYSTEM_PROMPT,
-            own => own,
-        };
         let kit = Kit {
             fence: Arc::new(fence),
             config: Arc::new(swarm.config.clone()),
-            tools: self.shared.registry.tools_for(&swarm.config),
-            system: system.into(),
         };
         self.offers.remove(&swarm.id);
         self.kits.insert(swarm.id, kit.clone());
         Ok(kit)
     }
 
-    /// The tools on offer to an agent of a swarm.
-    fn offer(&mut self, swarm: &Swarm, kit: &Kit, depth: u32) -> Offer {
-        let by_depth = self.offers.entry(swarm.id).or_default();
-        let make = || {
-            let own = Registry::engine_tools_for(&kit.config, swarm.strategy, depth);
-            let mut specs: Vec<ToolSpec> = kit.tools.iter().map(|t| t.spec().clone()).collect();
-            specs.extend(own.iter().map(|tool| tool.spec()));
-            (own, specs.into())
-        };
-        by_depth.entry(depth).or_insert_with(make).clone()
+    /// What is on offer to an agent of a swarm.
+    fn offer(&mut self, swarm: &Swarm, kit: &Kit, kind: AgentKind) -> Offer {
+        let registry = Arc::clone(&self.shared.registry);
+        let of_swarm = self.offers.entry(swarm.id).or_default();
+        let made = of_swarm.entry(kind).or_insert_with_key(|kind| {
+            let config = &kit.config;
+            let profile = kind.profile.as_deref().and_then(|name| config.profile(name));
+            let instructions = profile
+                .map(|profile| profile.instructions.as_str())
+                .filter(|own| !own.is_empty())
+                .unwrap_or(&config.instructions);
+            let schema = config.answer_schema.as_ref().filter(|_| kind.makes_result);
+            let names = profile.and_then(|profile| profile.tools.as_deref());
+            let names = names.or(config.tools.as_deref());
+            let tools = registry.tools_for(names);
+            let own = Registry::engine_tools_for(config, names, swarm.strategy, kind.depth);
+            let mut specs: Vec<ToolSpec> = tools.iter().map(|t| t.spec().clone()).collect();
+            specs.extend(own.iter().map(EngineTool::spec));
+            Offer {
+                system: system_prompt(instructions, schema).into(),
+                tools,
+                engine_tools: own,
+                specs: specs.into(),
+                answer_schema: schema.cloned().map(Arc::new),
+            }
+        });
+        made.clone()
     }
 
     /// Ends an agent's task now.
@@ -225,20 +254,16 @@ impl Executor {
 async fn prepare(
     shared: Arc<Shared>,
     agent: Box<Agent>,
-    kit: Result<Kit>,
-    (engine_tools, specs): Offer,
+    kit: Result<(Offer, Kit)>,
+    open: OpenWork,
 ) -> Result<Box<SpawnRequest>> {
-    let kit = kit?;
+    let (offer, kit) = kit?;
     let (model, provider) = shared.registry.model(&agent.model)?;
     let entries = match agent.head {
         Some(head) => shared.store.list_path(head, ENTRIES_MAX).await?,
         None => Vec::new(),
     };
-    let history = entries
-        .iter()
-        .filter_map(|e| e.body.message())
-        .map(Arc::clone)
-        .collect();
+    let context = entry::context(entries.iter().map(|entry| &entry.body));
     let used = agent.turns.saturating_sub(agent.attempt_turns);
     let settings = &shared.settings;
     let agent = *agent;
@@ -251,10 +276,10 @@ async fn prepare(
         turns_left: kit.config.max_turns.saturating_sub(used),
         turns_done: agent.turns,
         timeout: Duration::from_millis(kit.config.timeout_ms),
-        system: kit.system,
-        tools: kit.tools,
-        engine_tools,
-        specs,
+        system: offer.system,
+        tools: offer.tools,
+        engine_tools: offer.engine_tools,
+        specs: offer.specs,
         config: kit.config,
         model,
         provider,
@@ -265,6 +290,10 @@ async fn prepare(
             output_bytes_max: settings.tool_output_bytes_max,
             output_tokens_floor: settings.output_tokens_floor,
         },
-        history,
+        history: context.messages,
+        stale: context.stale,
+        summary_open: open.summary_open,
+        answer_schema: offer.answer_schema,
+        hooks: shared.registry.hooks.clone(),
     }))
 }

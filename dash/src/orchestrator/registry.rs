@@ -1,11 +1,11 @@
 //! The components an orchestrator was built with, by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::llm::{LlmProvider, Model};
 use crate::model::{Strategy, SwarmConfig};
-use crate::spawn::{EngineTool, Spawner};
+use crate::spawn::{AgentHooks, EngineTool, Spawner};
 use crate::tool::{Fence, Tool, check_name};
 use crate::{Error, ErrorKind, Result};
 
@@ -16,6 +16,7 @@ pub(crate) struct Registry {
     pub(crate) models: Arc<HashMap<String, Arc<Model>>>,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) hooks: Option<Arc<dyn AgentHooks>>,
     default_model: Option<String>,
 }
 
@@ -25,6 +26,7 @@ impl Registry {
         models: Vec<Model>,
         tools: Vec<Arc<dyn Tool>>,
         spawner: Arc<dyn Spawner>,
+        hooks: Option<Arc<dyn AgentHooks>>,
         default_model: &str,
     ) -> Result<Self> {
         let mut by_id = HashMap::new();
@@ -68,6 +70,7 @@ impl Registry {
             models: Arc::new(by_name),
             tools,
             spawner,
+            hooks,
             default_model,
         })
     }
@@ -103,16 +106,25 @@ impl Registry {
         Ok((Arc::clone(model), Arc::clone(provider)))
     }
 
-    /// Checks the tools and directories that a swarm's settings name.
+    /// Checks the models, tools and directories that a swarm's settings name.
     pub(crate) fn check_config(&self, config: &SwarmConfig) -> Result<()> {
-        for name in config.tools.iter().flatten() {
-            let known = self.tools.iter().any(|tool| tool.spec().name == *name);
-            if !known && name != "report_progress" && name != "delegate" {
-                return Err(Error::invalid(
-                    "config.tools",
-                    format!("there is no tool `{name}`"),
-                ));
+        self.check_tool_names("config.tools", config.tools.as_deref())?;
+        for model in &config.escalation {
+            self.resolve_model("config.escalation", model)?;
+        }
+        let mut names: HashSet<&str> = ENGINE_TOOLS.into_iter().collect();
+        names.extend(self.tools.iter().map(|tool| tool.spec().name.as_str()));
+        for (i, profile) in config.profiles.iter().enumerate() {
+            let field = |of: &str| format!("config.profiles[{i}].{of}");
+            check_name(&profile.name)?;
+            if !names.insert(&profile.name) {
+                let issue = format!("`{}` is taken by a tool or another profile", profile.name);
+                return Err(Error::invalid(field("name"), issue));
             }
+            if !profile.model.is_empty() {
+                self.resolve_model(&field("model"), &profile.model)?;
+            }
+            self.check_tool_names(&field("tools"), profile.tools.as_deref())?;
         }
         match Fence::open(&config.workspace) {
             Ok(_) => Ok(()),
@@ -120,11 +132,20 @@ impl Registry {
         }
     }
 
-    /// The tools that agents of a swarm get.
-    pub(crate) fn tools_for(&self, config: &SwarmConfig) -> Arc<[Arc<dyn Tool>]> {
-        let wanted = |tool: &&Arc<dyn Tool>| match &config.tools {
-            Some(names) => names.contains(&tool.spec().name),
-            None => true,
+    fn check_tool_names(&self, field: &str, names: Option<&[String]>) -> Result<()> {
+        for name in names.unwrap_or_default() {
+            let known = self.tools.iter().any(|tool| tool.spec().name == *name);
+            if !known && !ENGINE_TOOLS.contains(&name.as_str()) {
+                return Err(Error::invalid(field, format!("there is no tool `{name}`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tools of these names, or all.
+    pub(crate) fn tools_for(&self, names: Option<&[String]>) -> Arc<[Arc<dyn Tool>]> {
+        let wanted = |tool: &&Arc<dyn Tool>| {
+            names.is_none_or(|names| names.contains(&tool.spec().name))
         };
         self.tools.iter().filter(wanted).map(Arc::clone).collect()
     }
@@ -132,27 +153,33 @@ impl Registry {
     /// The engine's tools that an agent at `depth` of its tree gets.
     pub(crate) fn engine_tools_for(
         config: &SwarmConfig,
+        names: Option<&[String]>,
         strategy: Strategy,
         depth: u32,
     ) -> Vec<EngineTool> {
-        let wanted = |name: &str| match &config.tools {
-            Some(names) => names.iter().any(|n| n == name),
-            None => true,
-        };
         let mut tools = Vec::new();
-        if wanted("report_progress") {
+        let reports = names.is_none_or(|names| names.iter().any(|n| n == REPORT_PROGRESS));
+        if reports {
             tools.push(EngineTool::ReportProgress);
         }
+        if depth >= config.tree_depth_max {
+            return tools;
+        }
         // A tree is nothing without it, so a list of tools need not name it.
-        if strategy == Strategy::Tree && depth < config.tree_depth_max {
+        if strategy == Strategy::Tree {
             tools.push(EngineTool::Delegate);
         }
+        let profiles = config.profiles.iter().cloned();
+        tools.extend(profiles.map(|profile| EngineTool::Agent(Arc::new(profile))));
         tools
     }
 }
 
+const REPORT_PROGRESS: &str = "report_progress";
+const ENGINE_TOOLS: [&str; 2] = [REPORT_PROGRESS, "delegate"];
+
 fn check_tools(tools: &[Arc<dyn Tool>]) -> Result<()> {
-    let mut names = std::collections::HashSet::from(["report_progress", "delegate"]);
+    let mut names: HashSet<&str> = ENGINE_TOOLS.into_iter().collect();
     for tool in tools {
         let spec = tool.spec();
         check_name(&spec.name)?;

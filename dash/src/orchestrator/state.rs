@@ -11,13 +11,22 @@ use crate::env::UnixMillis;
 use crate::ids::{AgentId, BudgetId, ReservationId, SwarmId, TaskId};
 use crate::llm::Model;
 use crate::model::{
-    Agent, Budget, Project, Reservation, Step, StepKey, Swarm, SwarmStatus, Task, TaskStatus,
-    Ticket, Version,
+    Agent, Budget, Project, Reservation, Step, StepKey, StepKind, Swarm, SwarmStatus, Task,
+    TaskRole, TaskStatus, Ticket, Version,
 };
 use crate::policy::burn::BurnWindow;
 use crate::settings::Settings;
 use crate::spawn::Next;
 use crate::store::{Changeset, RowWrite};
+
+/// What is known of an agent's open work beside its row, when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenWork {
+    /// Whether its output is part of the swarm's result.
+    pub(crate) makes_result: bool,
+    /// Whether a call that sums its conversation up has no outcome yet.
+    pub(crate) summary_open: bool,
+}
 
 /// A row that is written with an expected version.
 pub(crate) trait Row: Clone {
@@ -356,6 +365,24 @@ impl State {
             at = self.budgets.get(parent).and_then(|b| b.parent_id);
         }
         false
+    }
+
+    /// What an agent that starts must know beside its row.
+    pub(crate) fn open_work(&self, agent: &Agent) -> OpenWork {
+        let task = agent.task_id.and_then(|id| self.tasks.get(id));
+        let makes_result = task.is_some_and(|task| {
+            let plan = self.plans.get(&task.swarm_id);
+            let is_needed = plan.is_some_and(|plan| plan.dependents.contains_key(&task.id));
+            !is_needed && !matches!(task.role, TaskRole::Plan | TaskRole::Delegated)
+        });
+        let live = self.live.get(&agent.id);
+        let summary_open = live.is_some_and(|live| {
+            live.steps.keys().any(|key| key.kind() == StepKind::Summary)
+        });
+        OpenWork {
+            makes_result,
+            summary_open,
+        }
     }
 
     /// Agents that have not ended, in all swarms.

@@ -28,26 +28,41 @@ struct Delegate {
     budget_usd: Option<String>,
 }
 
+#[derive(Deserialize, JsonSchema)]
+struct CallAgent {
+    /// What the agent shall do. It sees nothing else, so say all it needs.
+    task: String,
+    /// The most it may spend, in US dollars, e.g. "0.25". Leave out for no own cap.
+    #[serde(default)]
+    budget_usd: Option<String>,
+}
+
 impl EngineTool {
     /// The tool's name.
-    pub(super) const fn name(self) -> &'static str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::ReportProgress => "report_progress",
             Self::Delegate => "delegate",
+            Self::Agent(profile) => &profile.name,
         }
+    }
+
+    /// Whether it hands work to a child.
+    pub(super) const fn is_delegation(&self) -> bool {
+        matches!(self, Self::Delegate | Self::Agent(_))
     }
 
     /// What may be done with it after a crash: progress may be reported again, and a delegated
     /// task is found again by its step.
-    pub(super) const fn side_effect(self) -> SideEffect {
+    pub(super) const fn side_effect(&self) -> SideEffect {
         match self {
             Self::ReportProgress => SideEffect::Idempotent,
-            Self::Delegate => SideEffect::Reconcilable,
+            Self::Delegate | Self::Agent(_) => SideEffect::Reconcilable,
         }
     }
 
     /// The tool as models see it.
-    pub(crate) fn spec(self) -> ToolSpec {
+    pub(crate) fn spec(&self) -> ToolSpec {
         let (description, parameters) = match self {
             Self::ReportProgress => (
                 "Tells the people who watch how far you are.",
@@ -58,6 +73,7 @@ impl EngineTool {
                  Call it several times in one answer to have children work side by side.",
                 parameters_of::<Delegate>(),
             ),
+            Self::Agent(profile) => (profile.description.as_str(), parameters_of::<CallAgent>()),
         };
         ToolSpec {
             name: self.name().to_owned(),
@@ -68,7 +84,7 @@ impl EngineTool {
 
     /// Carries it out. `None` if the engine stops first: then there is no answer to record.
     pub(super) async fn call(
-        self,
+        &self,
         port: &dyn AgentPort,
         step: StepKey,
         arguments: &serde_json::Value,
@@ -81,7 +97,7 @@ impl EngineTool {
     }
 
     async fn try_call(
-        self,
+        &self,
         port: &dyn AgentPort,
         step: StepKey,
         arguments: &serde_json::Value,
@@ -99,29 +115,47 @@ impl EngineTool {
                     task,
                     budget_usd,
                 } = parse_arguments(arguments)?;
-                let budget_nanos = match budget_usd {
-                    Some(text) => {
-                        let parsed: crate::Result<NanoUsd> =
-                            text.trim().trim_start_matches('$').parse();
-                        Some(parsed.map_err(|err| ToolError::new(err.chain()))?.0)
-                    }
-                    None => None,
-                };
                 let delegation = Delegation {
                     name,
                     task,
-                    budget_nanos,
+                    budget_nanos: nanos(budget_usd)?,
+                    profile: None,
                 };
-                let result = port.delegate(step, delegation).await;
-                let result = result?;
-                match result.outcome {
-                    Ok(text) => Ok(ToolOutput::text(text)),
-                    Err(why) => {
-                        Err(ToolError::new(format!("the child did not finish: {why}")).into())
-                    }
-                }
+                hand_over(port, step, delegation).await
+            }
+            Self::Agent(profile) => {
+                let CallAgent { task, budget_usd } = parse_arguments(arguments)?;
+                let delegation = Delegation {
+                    name: profile.name.clone(),
+                    task,
+                    budget_nanos: nanos(budget_usd)?,
+                    profile: Some(profile.name.clone()),
+                };
+                hand_over(port, step, delegation).await
             }
         }
+    }
+}
+
+fn nanos(budget_usd: Option<String>) -> Result<Option<i64>, ToolError> {
+    let Some(text) = budget_usd else {
+        return Ok(None);
+    };
+    let parsed: crate::Result<NanoUsd> = text.trim().trim_start_matches('$').parse();
+    match parsed {
+        Ok(budget) => Ok(Some(budget.0)),
+        Err(err) => Err(ToolError::new(err.chain())),
+    }
+}
+
+async fn hand_over(
+    port: &dyn AgentPort,
+    step: StepKey,
+    delegation: Delegation,
+) -> Result<ToolOutput, CallError> {
+    match port.delegate(step, delegation).await?.outcome {
+        Ok(text) => Ok(ToolOutput::text(text)),
+        Err(why) => Err(ToolError::new(format!("the child did not finish: {why}")).into()),
     }
 }
 

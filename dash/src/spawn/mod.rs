@@ -13,7 +13,8 @@
 //!   the agent is paused, its budget is taken by others or its provider is busy.
 //! * What is granted is reported back: every granted step ends in an [`Outcome`] of a later
 //!   `advance`, unless the agent is stopped.
-//! * A failed model call ends its attempt: [`Outcome::ModelFailed`] goes with [`Next::Fail`].
+//! * A failed model call ends its attempt: [`Outcome::ModelFailed`] goes with [`Next::Fail`], or
+//!   with [`Next::Summary`] if the conversation was too long for the model.
 //! * [`Grant::Stop`] (and [`AgentContext::cancel`]) mean: end now, without further effects. What
 //!   an already granted step produced meanwhile may still be reported, so that it is accounted for.
 //! * `run` returns when the agent has ended or was stopped. Dropping its future must end its
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,14 +35,19 @@ use crate::error::Result;
 use crate::event::DeltaKind;
 use crate::ids::{AgentId, SwarmId};
 use crate::llm::{Billing, LlmProvider, Model, ToolSpec};
-use crate::model::{Amount, Message, Progress, SideEffect, StepKey, SwarmConfig};
+use crate::model::{
+    AgentProfile, Amount, Compaction, Message, MessageOrigin, Progress, SideEffect, StepKey,
+    SwarmConfig, Usage,
+};
 use crate::tool::{Fence, Tool};
 
 mod engine_tools;
+pub mod hooks;
 pub mod local;
 mod run;
 mod task;
 
+pub use hooks::{AgentHooks, HookContext, ToolAnswer, ToolGate, TurnDecision, TurnView};
 pub use local::LocalSpawner;
 
 /// All a spawner needs to run an agent, or to go on with one after a restart.
@@ -80,17 +87,27 @@ pub struct SpawnRequest {
     pub fence: Arc<Fence>,
     /// Limits of its steps.
     pub limits: AttemptLimits,
-    /// The conversation so far; the last is what to go on from.
+    /// The conversation so far, as the model may see it; the last is what to go on from.
     pub history: Vec<Arc<Message>>,
+    /// How many of `history` were there when it was last summed up.
+    pub stale: usize,
+    /// Whether an earlier engine died while the conversation was summed up: that comes first.
+    pub summary_open: bool,
+    /// The schema its answer must fit.
+    pub answer_schema: Option<Arc<Value>>,
+    /// Who is asked before and after what it does.
+    pub hooks: Option<Arc<dyn AgentHooks>>,
 }
 
 /// A tool that is carried out by the engine itself, through [`AgentPort`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineTool {
     /// `report_progress`.
     ReportProgress,
     /// `delegate`: hands work to a child agent.
     Delegate,
+    /// A kind of agent, called by its name: hands work to a child of that kind.
+    Agent(Arc<AgentProfile>),
 }
 
 /// Limits of an attempt's steps, from the orchestrator's settings.
@@ -142,6 +159,17 @@ pub enum Outcome {
         /// What it used.
         used: Amount,
     },
+    /// The conversation was summed up.
+    Summarised {
+        /// The step.
+        key: StepKey,
+        /// What is left of the conversation.
+        compaction: Compaction,
+        /// Tokens of the call.
+        usage: Usage,
+        /// What it used.
+        used: Amount,
+    },
     /// A model call failed.
     ModelFailed {
         /// The step.
@@ -171,6 +199,35 @@ pub struct AttemptFailure {
     pub retryable: bool,
     /// How long to wait at least, if someone said so.
     pub retry_after: Option<Duration>,
+    /// Whether another model may do better, if attempts with this one are used up.
+    pub other_model: bool,
+}
+
+impl AttemptFailure {
+    /// A failure that no other attempt or model can help.
+    #[must_use]
+    pub fn fatal(error: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            retryable: false,
+            retry_after: None,
+            other_model: false,
+        }
+    }
+
+    /// The same, worth another attempt.
+    #[must_use]
+    pub const fn retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+
+    /// The same, worth another model.
+    #[must_use]
+    pub const fn other_model(mut self) -> Self {
+        self.other_model = true;
+        self
+    }
 }
 
 /// What an agent wants next.
@@ -183,6 +240,21 @@ pub enum Next {
         turn: u32,
         /// The bounds of the call.
         intent: ModelIntent,
+    },
+    /// Sum the conversation up, by a model call of its own. Granted as [`Grant::Model`], without
+    /// messages delivered; reported as [`Outcome::Summarised`].
+    Summary {
+        /// The turn that the call is, from 1.
+        turn: u32,
+        /// The bounds of the call.
+        intent: ModelIntent,
+    },
+    /// Add a message of the engine to the conversation and go on: [`Grant::Continue`].
+    Say {
+        /// The text.
+        text: String,
+        /// What it is.
+        origin: MessageOrigin,
     },
     /// Run these tool calls of the last answer.
     Tools {
@@ -256,6 +328,8 @@ pub struct Delegation {
     /// The most it may spend, nano-dollars, carved from the parent's budget; `None` = only the
     /// caps above it.
     pub budget_nanos: Option<i64>,
+    /// The child's profile, a name in its swarm's settings; `None` = like its parent.
+    pub profile: Option<String>,
 }
 
 /// How a delegated task ended.

@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{AssistantBlock, AssistantMessage, ContentBlock, Message, StopReason, ToolCall};
+use super::compact;
+use crate::model::{
+    AssistantBlock, AssistantMessage, Compaction, ContentBlock, Message, StopReason, ToolCall,
+};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,8 @@ const MESSAGE_OVERHEAD: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Run {
     messages: Vec<Arc<Message>>,
+    /// How many of `messages` were there when the conversation was last summed up.
+    stale: usize,
     turns_done: u32,
     turns_left: u32,
     /// Upper bound of the tokens of `messages`.
@@ -37,36 +42,86 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(history: Vec<Arc<Message>>, turns_done: u32, turns_left: u32) -> Self {
-        let mut run = Self {
-            messages: Vec::new(),
+    pub(super) fn new(
+        history: Vec<Arc<Message>>,
+        stale: usize,
+        turns_done: u32,
+        turns_left: u32,
+    ) -> Self {
+        let tokens_max = history.iter().map(|message| tokens_max(message)).sum();
+        Self {
+            messages: history,
+            stale,
             turns_done,
             turns_left,
-            tokens_max: 0,
-        };
-        for message in history {
-            run.add(message);
+            tokens_max,
         }
-        run
-    }
-
-    fn add(&mut self, message: Arc<Message>) {
-        self.tokens_max += tokens_max(&message);
-        self.messages.push(message);
     }
 
     /// Adds a message that entered the conversation.
     pub(super) fn push(&mut self, message: Arc<Message>) {
         if matches!(message.as_ref(), Message::Assistant(_)) {
-            self.turns_done += 1;
-            self.turns_left = self.turns_left.saturating_sub(1);
+            self.count_turn();
         }
-        self.add(message);
+        self.tokens_max += tokens_max(&message);
+        self.messages.push(message);
+    }
+
+    fn count_turn(&mut self) {
+        self.turns_done += 1;
+        self.turns_left = self.turns_left.saturating_sub(1);
+    }
+
+    /// Puts a summary in the place of what it sums up. The call that made it was a turn.
+    pub(super) fn compact(&mut self, compaction: &Compaction) {
+        self.count_turn();
+        compaction.apply(&mut self.messages);
+        self.stale = self.messages.len();
+        self.tokens_max = self.messages.iter().map(|message| tokens_max(message)).sum();
+    }
+
+    /// The conversation in the order it came.
+    pub(super) fn messages(&self) -> &[Arc<Message>] {
+        &self.messages
+    }
+
+    /// The number of the turn that comes next.
+    pub(super) const fn next_turn(&self) -> u32 {
+        self.turns_done + 1
     }
 
     /// An upper bound of the conversation's tokens: no tokenizer makes more tokens than bytes.
     pub(super) const fn tokens_max(&self) -> u64 {
         self.tokens_max
+    }
+
+    /// About how many tokens the conversation has, `fixed` tokens of prompt and tools included: what
+    /// the server counted for the last answer, and a guess for what followed.
+    pub(super) fn tokens_estimate(&self, fixed: u64) -> u64 {
+        let fresh = self.messages.iter().enumerate().skip(self.stale).rev();
+        let counted = fresh
+            .filter_map(|(at, message)| match message.as_ref() {
+                Message::Assistant(answer) if answer.usage.total() > 0 => {
+                    Some((at, answer.usage.total()))
+                }
+                _ => None,
+            })
+            .next();
+        let (from, base) = counted.map_or((0, fixed), |(at, total)| (at + 1, total));
+        let rest = self.messages.iter().skip(from);
+        base + rest.map(|message| compact::tokens(message)).sum::<u64>()
+    }
+
+    /// The last answer and what came after it.
+    pub(super) fn last_turn(&self) -> Option<(&AssistantMessage, &[Arc<Message>])> {
+        let last = self.messages.iter().rposition(is_assistant)?;
+        match self.messages.get(last).map(Arc::as_ref) {
+            Some(Message::Assistant(answer)) => {
+                let after = self.messages.get(last + 1..).unwrap_or_default();
+                Some((answer, after))
+            }
+            _ => None,
+        }
     }
 
     /// The conversation with tool results in the order of the calls they answer, whatever order
@@ -108,17 +163,9 @@ impl Run {
 
     /// What comes next.
     pub(super) fn next_action(&self) -> Action {
-        let last = self.messages.iter().rposition(is_assistant);
-        let answer = last
-            .and_then(|i| self.messages.get(i))
-            .and_then(|m| match m.as_ref() {
-                Message::Assistant(answer) => Some(answer),
-                Message::User(_) | Message::ToolResult(_) => None,
-            });
-        let (Some(last), Some(answer)) = (last, answer) else {
+        let Some((answer, after)) = self.last_turn() else {
             return self.model();
         };
-        let after = self.messages.get(last + 1..).unwrap_or_default();
         let answered: HashSet<&str> = after
             .iter()
             .filter_map(|m| match m.as_ref() {
@@ -153,7 +200,7 @@ impl Run {
             Action::TurnLimit
         } else {
             Action::Model {
-                turn: self.turns_done + 1,
+                turn: self.next_turn(),
             }
         }
     }
@@ -163,7 +210,8 @@ fn is_assistant(message: &Arc<Message>) -> bool {
     matches!(message.as_ref(), Message::Assistant(_))
 }
 
-fn tokens_max(message: &Message) -> u64 {
+/// An upper bound of a message's tokens.
+pub(super) fn tokens_max(message: &Message) -> u64 {
     let block = |block: &ContentBlock| match block {
         ContentBlock::Text { text } => text.len(),
         ContentBlock::Image { data, mime_type } => data.len() + mime_type.len(),
@@ -272,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_task_leads_to_a_call_tools_to_results_and_text_to_the_end() {
-        let mut run = Run::new(vec![user("go")], 0, 5);
+        let mut run = Run::new(vec![user("go")], 0, 0, 5);
         assert_eq!(run.next_action(), Action::Model { turn: 1 });
         run.push(answer("", &["a", "b"], StopReason::ToolUse));
         assert_eq!(indexes(&run.next_action()), [0, 1]);
@@ -295,6 +343,7 @@ mod tests {
     fn calls_of_a_cut_answer_are_marked() {
         let run = Run::new(
             vec![user("go"), answer("", &["a"], StopReason::Length)],
+            0,
             1,
             5,
         );
@@ -310,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_turn_limit_ends_the_run() {
-        let mut run = Run::new(vec![user("go")], 0, 1);
+        let mut run = Run::new(vec![user("go")], 0, 0, 1);
         run.push(answer("", &["a"], StopReason::ToolUse));
         run.push(result("a"));
         assert_eq!(run.next_action(), Action::TurnLimit);
@@ -325,6 +374,7 @@ mod tests {
                 result("b"),
                 result("a"),
             ],
+            0,
             1,
             5,
         );
@@ -368,13 +418,13 @@ mod tests {
                 log.extend(ids.iter().map(|id| result(id)));
             }
             let cut = cut.min(log.len() - 1) + 1;
-            let mut live = Run::new(vec![Arc::clone(&log[0])], 0, 100);
+            let mut live = Run::new(vec![Arc::clone(&log[0])], 0, 0, 100);
             for message in &log[1..cut] {
                 live.push(Arc::clone(message));
             }
             let done = log[..cut].iter().filter(|m| is_assistant(m)).count();
             let done = u32::try_from(done).unwrap();
-            let resumed = Run::new(log[..cut].to_vec(), done, 100 - done);
+            let resumed = Run::new(log[..cut].to_vec(), 0, done, 100 - done);
             prop_assert_eq!(live.next_action(), resumed.next_action());
             prop_assert_eq!(live.tokens_max(), resumed.tokens_max());
         }

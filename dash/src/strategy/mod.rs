@@ -12,7 +12,7 @@ mod dag;
 mod prompt;
 
 pub use dag::check_graph;
-pub use prompt::{SYSTEM_PROMPT, fold_result, task_prompt};
+pub use prompt::{SYSTEM_PROMPT, fold_result, system_prompt, task_prompt};
 
 /// The most parts a planner may split a goal into.
 pub const PARTS_MAX: usize = 1_000;

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::Value;
+
 use crate::ids::TaskId;
 use crate::model::{Strategy, Task, TaskRole, TaskStatus};
 
@@ -10,6 +12,23 @@ pub const SYSTEM_PROMPT: &str = "You are one agent of a swarm that works on a la
 task you are given, using your tools where they help; paths are relative to your workspace. When you \
 are done, answer with the result itself: your last message is your output, and other agents may \
 build on it.";
+
+/// What an agent is told before its task: its swarm's instructions, or [`SYSTEM_PROMPT`] if they are
+/// empty, and the schema its answer must fit.
+#[must_use]
+pub fn system_prompt(instructions: &str, answer_schema: Option<&Value>) -> String {
+    let told = match instructions {
+        "" => SYSTEM_PROMPT,
+        own => own,
+    };
+    match answer_schema {
+        None => told.to_owned(),
+        Some(schema) => format!(
+            "{told}\n\nYour last message must be one JSON value that fits this JSON Schema, and \
+             nothing else:\n{schema}"
+        ),
+    }
+}
 
 /// The first message of an agent that takes `task`: its prompt and, for each dependency, its
 /// output (at most `bytes_max` of it) or that there is none.

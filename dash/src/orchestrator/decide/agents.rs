@@ -1,13 +1,11 @@
 //! Agents: birth, pause, retry, the end.
 
-use std::time::Duration;
-
 use super::super::effect::{Effect, Reply};
 use super::{Decision, cut};
 use crate::api::{BudgetRequest, SpawnAgent};
 use crate::event::{
     AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress, AgentResumed,
-    AgentRetrying, AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
+    AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
 };
 use crate::ids::{AgentId, BudgetId, SwarmId, TaskId};
 use crate::model::inbox::TicketState;
@@ -15,7 +13,6 @@ use crate::model::{
     Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepState, Strategy, SwarmStatus, TaskRole,
     Usage,
 };
-use crate::policy::retry;
 use crate::spawn::{AttemptFailure, DelegationResult, Grant};
 use crate::{Error, ErrorKind, Result};
 
@@ -33,6 +30,7 @@ pub(super) struct NewAgent {
     pub(super) depth: u32,
     pub(super) task_id: Option<TaskId>,
     pub(super) budget: Option<BudgetRequest>,
+    pub(super) profile: Option<String>,
 }
 
 impl Decision<'_> {
@@ -49,6 +47,7 @@ impl Decision<'_> {
             depth: 0,
             task_id,
             budget,
+            profile: None,
         };
         Some(self.add_agent(new))
     }
@@ -77,7 +76,7 @@ impl Decision<'_> {
             depth: new.depth,
             task_id: None,
             model: new.model,
-            profile: None,
+            profile: new.profile,
             head: None,
             turns: 0,
             tool_calls: 0,
@@ -156,6 +155,7 @@ impl Decision<'_> {
             depth: 0,
             task_id,
             budget: request.budget,
+            profile: None,
         };
         let id = self.add_agent(new);
         match task_id {
@@ -315,60 +315,6 @@ impl Decision<'_> {
         }
     }
 
-    /// Gives an attempt up: another one after a delay, or the end.
-    pub(super) fn fail_attempt(&mut self, id: AgentId, failure: AttemptFailure) {
-        let Ok(agent) = self.agent(id) else { return };
-        if agent.status.is_terminal() {
-            return;
-        }
-        if !failure.retryable || agent.retry_count >= agent.max_retries {
-            self.fail_agent(id, &failure.error);
-            return;
-        }
-        let retry_count = agent.retry_count + 1;
-        let settings = &self.state.settings;
-        let random = u64::try_from(self.id() & u128::from(u64::MAX)).unwrap_or(0);
-        let delay = retry::delay(
-            retry_count,
-            Duration::from_millis(settings.retry_base_ms),
-            Duration::from_millis(settings.retry_cap_ms),
-            failure.retry_after,
-            random,
-        );
-        let at = self.now.plus(delay);
-        let mut attempt = 0;
-        self.edit_agent(id, |a| {
-            // A paused agent stays paused; its retry begins when it is resumed.
-            if a.status != AgentStatus::Paused {
-                a.status = AgentStatus::Spawning;
-            }
-            a.retry_count = retry_count;
-            a.attempt += 1;
-            a.attempt_turns = a.turns;
-            a.retry_at = Some(at);
-            a.error = Some(failure.error.clone());
-            attempt = a.attempt;
-        });
-        self.live(id).announced = false;
-        self.suspend_steps(id);
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let error = failure.error;
-        self.emit_agent(
-            id,
-            AgentRetrying {
-                agent_id: id,
-                error,
-                retry_count,
-                delay_ms,
-            },
-        );
-        self.effect(Effect::RetryAt {
-            agent_id: id,
-            attempt,
-            at,
-        });
-    }
-
     pub(super) fn retry_due(&mut self, id: AgentId, attempt: u32) {
         let due = |a: &Agent| a.status == AgentStatus::Spawning && a.attempt == attempt;
         if self.agent(id).is_ok_and(due) {
@@ -522,10 +468,8 @@ impl Decision<'_> {
             return;
         }
         if current == attempt {
-            let failure = failure.unwrap_or_else(|| AttemptFailure {
-                error: "the spawner ended without a result".to_owned(),
-                retryable: true,
-                retry_after: None,
+            let failure = failure.unwrap_or_else(|| {
+                AttemptFailure::fatal("the spawner ended without a result").retryable()
             });
             self.fail_attempt(id, failure);
         } else if status == AgentStatus::Spawning && retry_at.is_none() {

@@ -19,7 +19,8 @@ impl Decision<'_> {
         reply: ReplyId,
     ) -> Result<()> {
         let parent = self.agent(id)?;
-        let (swarm_id, depth, model) = (parent.swarm_id, parent.depth + 1, parent.model.clone());
+        let (swarm_id, depth) = (parent.swarm_id, parent.depth + 1);
+        let mut model = parent.model.clone();
         let key = format!("delegated/{id}/{step}");
         let known = self
             .state
@@ -38,6 +39,14 @@ impl Decision<'_> {
             return Err(Error::conflict("the swarm has ended"));
         }
         let config = &swarm.config;
+        if let Some(name) = &delegation.profile {
+            let profile = config.profile(name).ok_or_else(|| {
+                Error::invalid("profile", format!("the swarm has no profile `{name}`"))
+            })?;
+            if !profile.model.is_empty() {
+                model.clone_from(&profile.model);
+            }
+        }
         if depth > config.tree_depth_max {
             let issue = format!("the tree is {} levels deep already", config.tree_depth_max);
             return Err(Error::invalid("delegate", issue));
@@ -71,6 +80,7 @@ impl Decision<'_> {
             depth,
             task_id: task,
             budget,
+            profile: delegation.profile,
         };
         let child = self.add_agent(new);
         self.start(child, task_id);

@@ -7,8 +7,9 @@ use super::Decision;
 use crate::api::{TEXT_MAX, check_text};
 use crate::event::{MessageDelivered, MessageQueued};
 use crate::ids::{AgentId, TicketId};
-use crate::model::inbox::{Queue, Ticket, TicketState};
-use crate::model::{EntryBody, Message, MessageOrigin};
+use super::steps::MESSAGE_OVERHEAD;
+use crate::model::inbox::{Queue, QueueMode, Ticket, TicketState};
+use crate::model::{Message, MessageOrigin};
 use crate::{Error, ErrorKind, Result};
 
 impl Decision<'_> {
@@ -51,16 +52,43 @@ impl Decision<'_> {
         Ok(Reply::Ticket(ticket_id))
     }
 
-    pub(super) fn peek(&mut self, id: AgentId, queue: Queue) -> Option<&str> {
-        let inbox = &self.live(id).inbox;
-        inbox
-            .iter()
-            .find(|ticket| ticket.queue == queue)
-            .map(|ticket| ticket.text.as_str())
+    /// How many messages of a queue are delivered at a boundary.
+    fn due(&mut self, id: AgentId, queue: Queue) -> usize {
+        let config = self.agent(id).and_then(|a| self.swarm(a.swarm_id));
+        let mode = config.map_or(QueueMode::OneAtATime, |swarm| match queue {
+            Queue::Steer => swarm.config.steer_mode,
+            Queue::FollowUp => swarm.config.follow_up_mode,
+        });
+        match mode {
+            QueueMode::OneAtATime => 1,
+            QueueMode::All => usize::MAX,
+        }
     }
 
-    /// Moves the oldest message of a queue into the conversation.
-    pub(super) fn deliver(&mut self, id: AgentId, queue: Queue) -> Option<Arc<Message>> {
+    /// Bytes that the next delivery of a queue adds to the conversation, at most.
+    pub(super) fn waiting_bytes(&mut self, id: AgentId, queue: Queue) -> u64 {
+        let due = self.due(id, queue);
+        let waiting = self.live(id).inbox.iter();
+        let waiting = waiting.filter(|ticket| ticket.queue == queue).take(due);
+        waiting
+            .map(|ticket| ticket.text.len() as u64 + MESSAGE_OVERHEAD)
+            .sum()
+    }
+
+    /// Moves the oldest message of a queue, or all, into the conversation.
+    pub(super) fn deliver(&mut self, id: AgentId, queue: Queue) -> Vec<Arc<Message>> {
+        let due = self.due(id, queue);
+        let mut delivered = Vec::new();
+        while delivered.len() < due {
+            let Some(message) = self.deliver_one(id, queue) else {
+                break;
+            };
+            delivered.push(message);
+        }
+        delivered
+    }
+
+    fn deliver_one(&mut self, id: AgentId, queue: Queue) -> Option<Arc<Message>> {
         let at = self
             .live(id)
             .inbox
@@ -71,14 +99,7 @@ impl Decision<'_> {
             Queue::Steer => MessageOrigin::Steer,
             Queue::FollowUp => MessageOrigin::FollowUp,
         };
-        let message = Arc::new(Message::user(ticket.text.clone(), origin));
-        self.append(
-            id,
-            None,
-            EntryBody::Message {
-                message: Arc::clone(&message),
-            },
-        );
+        let message = self.say(id, ticket.text.clone(), origin);
         ticket.state = TicketState::Delivered;
         let ticket_id = ticket.id;
         self.state.out.changes.tickets.push(ticket);

@@ -1,6 +1,6 @@
 //! The heart: what follows from an input. Synchronous and deterministic; time and ids come in.
 //!
-//! One file per concern: `swarms`, `agents`, `delegate` (their children), `messages` (to them),
+//! One file per concern: `swarms`, `agents`, `attempts` (that fail), `delegate` (their children), `messages` (to them),
 //! `tasks` (the plan), `steps` (the journal), `slots` (calls under way), `budgets` (the ledger), `allocate`
 //! (what callers ask of it),
 //! `recover` (after a restart), `doubt` (what only a person can settle). All are methods of [`Decision`], which reads and
@@ -17,6 +17,7 @@ use crate::{Error, Result};
 
 mod agents;
 mod allocate;
+mod attempts;
 mod budgets;
 mod delegate;
 mod doubt;

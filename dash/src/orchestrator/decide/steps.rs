@@ -8,17 +8,17 @@ use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
 use crate::event::{
-    AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted, ToolStarted,
+    AgentCompacted, AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted, ToolStarted,
 };
 use crate::ids::{AgentId, EntryId};
 use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::message::TOKENS_MAX;
 use crate::model::{
-    AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
-    SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage,
+    AgentStatus, Amount, Compaction, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
+    SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
 };
-use crate::spawn::{Advance, AttemptFailure, Grant, ModelIntent, Next, Outcome, ToolIntent};
+use crate::spawn::{Advance, AttemptFailure, Grant, Next, Outcome, ToolIntent};
 use crate::strategy;
 
 impl Decision<'_> {
@@ -46,16 +46,13 @@ impl Decision<'_> {
         self.announce(id);
         let mut next = advance.next;
         for outcome in advance.outcomes {
-            // A failed call ends its attempt, in the same commit: its key is used up.
-            if let (Outcome::ModelFailed { error, .. }, false) =
-                (&outcome, matches!(next, Next::Fail(_)))
-            {
-                let (error, retry_after) = (error.clone(), None);
-                next = Next::Fail(AttemptFailure {
-                    error,
-                    retryable: true,
-                    retry_after,
-                });
+            // A failed call ends its attempt, in the same commit: its key is used up. Only a summary,
+            // which has a key of its own, may follow.
+            if let (Outcome::ModelFailed { error, .. }, false) = (
+                &outcome,
+                matches!(next, Next::Fail(_) | Next::Summary { .. }),
+            ) {
+                next = Next::Fail(AttemptFailure::fatal(error.clone()).retryable());
             }
             self.outcome(id, outcome);
         }
@@ -102,12 +99,18 @@ impl Decision<'_> {
     fn outcome(&mut self, id: AgentId, outcome: Outcome) {
         match outcome {
             Outcome::Answered { key, message, used } => self.answered(id, key, message, used),
+            Outcome::Summarised {
+                key,
+                compaction,
+                usage,
+                used,
+            } => self.summarised(id, key, compaction, usage, used),
             Outcome::ModelFailed {
                 key,
                 error,
                 billing,
             } => {
-                let used = self.billed(id, billing);
+                let used = self.billed(id, key, billing);
                 self.count_failed(id, billing, used);
                 self.settle_step(id, key, used);
                 self.end_step(id, key, StepState::Failed, None, Some(error.clone()));
@@ -163,6 +166,39 @@ impl Decision<'_> {
         self.settle_step(id, key, Some(used));
     }
 
+    fn summarised(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        compaction: Compaction,
+        usage: Usage,
+        used: Amount,
+    ) {
+        if !self.live(id).steps.contains_key(&key) {
+            return;
+        }
+        let (usage, used) = (usage.clamped(), bounded(used));
+        let (tokens_before, kept) = (compaction.tokens_before, compaction.kept);
+        let entry = self.append(id, Some(key), EntryBody::Compaction { compaction });
+        self.end_step(id, key, StepState::Done, Some(entry), None);
+        self.edit_agent(id, |a| {
+            a.turns += 1;
+            a.usage += usage;
+            a.cost += used.usd;
+        });
+        let compacted = AgentCompacted {
+            agent_id: id,
+            step: key,
+            tokens_before,
+            kept,
+            usage,
+            cost_nanos: used.usd.0,
+        };
+        self.emit_agent(id, compacted);
+        self.release_slot(id);
+        self.settle_step(id, key, Some(used));
+    }
+
     fn tool_answered(
         &mut self,
         id: AgentId,
@@ -193,16 +229,17 @@ impl Decision<'_> {
     }
 
     /// What a failed call may have cost; `None` = its worst case.
-    fn billed(&self, id: AgentId, billing: Billing) -> Option<Amount> {
+    fn billed(&self, id: AgentId, key: StepKey, billing: Billing) -> Option<Amount> {
         match billing {
             Billing::None => Some(Amount::default()),
             Billing::Unknown => None,
             Billing::Known(usage) => {
                 let usage = usage.clamped();
-                let model = self
-                    .agent(id)
-                    .ok()
-                    .and_then(|a| self.state.models.get(&a.model));
+                // The agent may have been moved to another model meanwhile.
+                let step = self.state.live.get(&id).and_then(|l| l.steps.get(&key));
+                let own = self.agent(id).ok().map(|a| a.model.as_str());
+                let name = step.map(|s| s.name.as_str()).or(own);
+                let model = name.and_then(|name| self.state.models.get(name));
                 let usd = model.map(|m| m.price.cost(usage)).unwrap_or_default();
                 Some(bounded(Amount {
                     usd,
@@ -225,15 +262,21 @@ impl Decision<'_> {
     /// An outcome of an agent that has ended or was restarted meanwhile: nothing follows from it,
     /// but what it cost is known now.
     fn account_late(&mut self, id: AgentId, outcome: &Outcome) {
-        let (key, billing) = match outcome {
-            Outcome::Answered { key, message, .. } => match message.as_ref() {
-                Message::Assistant(answer) => (*key, Billing::Known(answer.usage)),
+        let (key, billing, used) = match outcome {
+            Outcome::Answered { key, message, used } => match message.as_ref() {
+                Message::Assistant(answer) => {
+                    (*key, Billing::Known(answer.usage), Some(bounded(*used)))
+                }
                 Message::User(_) | Message::ToolResult(_) => return,
             },
-            Outcome::ModelFailed { key, billing, .. } => (*key, *billing),
+            Outcome::Summarised {
+                key, usage, used, ..
+            } => (*key, Billing::Known(*usage), Some(bounded(*used))),
+            Outcome::ModelFailed { key, billing, .. } => {
+                (*key, *billing, self.billed(id, *key, *billing))
+            }
             Outcome::ToolAnswered { .. } => return,
         };
-        let used = self.billed(id, billing);
         if let Some(used) = used
             && self.reconcile(id, key, used).is_some()
         {
@@ -246,7 +289,11 @@ impl Decision<'_> {
     /// Grants, holds back or refuses what a running agent wants.
     pub(super) fn proceed(&mut self, id: AgentId, next: Next, to: ReplyId) {
         match next {
-            Next::Model { turn, intent } => self.grant_model(id, turn, &intent, to),
+            next @ (Next::Model { .. } | Next::Summary { .. }) => self.grant_model(id, next, to),
+            Next::Say { text, origin } => {
+                let delivered = vec![self.say(id, text, origin)];
+                self.grant(to, Grant::Continue { delivered });
+            }
             Next::Tools { turn, calls } => self.grant_tools(id, turn, &calls, to),
             Next::Nothing => self.grant(to, Grant::Noted),
             Next::Complete { result } => self.complete(id, result, to),
@@ -257,19 +304,18 @@ impl Decision<'_> {
         }
     }
 
-    fn grant_model(&mut self, id: AgentId, turn: u32, intent: &ModelIntent, to: ReplyId) {
+    /// Grants a call of a model, for a turn or for a summary, or holds the agent until it can.
+    fn grant_model(&mut self, id: AgentId, next: Next, to: ReplyId) {
+        let (turn, intent, is_summary) = match &next {
+            Next::Model { turn, intent } => (*turn, intent, false),
+            Next::Summary { turn, intent } => (*turn, intent, true),
+            _ => return,
+        };
         let Ok(agent) = self.agent(id) else { return };
         let (attempt, swarm, model_id) = (agent.attempt, agent.swarm_id, agent.model.clone());
         let Some(model) = self.state.models.get(&model_id).map(Arc::clone) else {
             let error = format!("the model `{model_id}` is not registered any more");
-            self.fail_attempt(
-                id,
-                AttemptFailure {
-                    error,
-                    retryable: false,
-                    retry_after: None,
-                },
-            );
+            self.fail_attempt(id, AttemptFailure::fatal(error).other_model());
             self.grant(to, Grant::Ended);
             return;
         };
@@ -277,37 +323,26 @@ impl Decision<'_> {
         let gate = self.state.gates.entry(model.provider.clone()).or_default();
         if gate.under_way >= max {
             gate.wait(swarm, id);
-            let next = Next::Model {
-                turn,
-                intent: intent.clone(),
-            };
             self.park(id, to, next);
             return;
         }
-        let steer = self.peek(id, Queue::Steer);
-        let extra = steer.map_or(0, |text| text.len() as u64 + MESSAGE_OVERHEAD);
+        let (key, extra) = if is_summary {
+            (StepKey::Summary { turn, attempt }, 0)
+        } else {
+            let key = StepKey::Model { turn, attempt };
+            (key, self.waiting_bytes(id, Queue::Steer))
+        };
         let input_tokens = intent.input_tokens_max.saturating_add(extra);
-        let key = StepKey::Model { turn, attempt };
-        let output_tokens = match self.reserve(id, key, input_tokens, intent, &model.price) {
+        let reserved = self.reserve(id, key, input_tokens, intent, &model.price);
+        let max_output_tokens = match reserved {
             Reserved::Held { output_tokens } => output_tokens,
             Reserved::Later => {
-                self.state
-                    .budget_waiters
-                    .entry(swarm)
-                    .or_default()
-                    .push_back(id);
-                let next = Next::Model {
-                    turn,
-                    intent: intent.clone(),
-                };
+                let waiters = self.state.budget_waiters.entry(swarm).or_default();
+                waiters.push_back(id);
                 self.park(id, to, next);
                 return;
             }
             Reserved::Paused => {
-                let next = Next::Model {
-                    turn,
-                    intent: intent.clone(),
-                };
                 self.park(id, to, next);
                 return;
             }
@@ -320,10 +355,13 @@ impl Decision<'_> {
             gate.under_way += 1;
         }
         self.live(id).calling = Some(key);
-        let delivered = self.deliver(id, Queue::Steer).into_iter().collect();
+        let delivered = if is_summary {
+            Vec::new()
+        } else {
+            self.deliver(id, Queue::Steer)
+        };
         self.begin_step(id, key, SideEffect::Idempotent, model_id, None);
         let idempotency_key = format!("{id}/{key}");
-        let max_output_tokens = output_tokens;
         self.grant(
             to,
             Grant::Model {
@@ -356,34 +394,18 @@ impl Decision<'_> {
     }
 
     fn complete(&mut self, id: AgentId, result: String, to: ReplyId) {
-        let delivered = self
-            .deliver(id, Queue::Steer)
-            .or_else(|| self.deliver(id, Queue::FollowUp));
-        if let Some(message) = delivered {
-            self.grant(
-                to,
-                Grant::Continue {
-                    delivered: vec![message],
-                },
-            );
+        let mut delivered = self.deliver(id, Queue::Steer);
+        if delivered.is_empty() {
+            delivered = self.deliver(id, Queue::FollowUp);
+        }
+        if !delivered.is_empty() {
+            self.grant(to, Grant::Continue { delivered });
             return;
         }
         if let Err(complaint) = self.expand(id, &result) {
             let text = format!("{complaint}. Answer again, with the JSON object only.");
-            let message = Arc::new(Message::user(text, MessageOrigin::FollowUp));
-            self.append(
-                id,
-                None,
-                EntryBody::Message {
-                    message: Arc::clone(&message),
-                },
-            );
-            self.grant(
-                to,
-                Grant::Continue {
-                    delivered: vec![message],
-                },
-            );
+            let delivered = vec![self.say(id, text, MessageOrigin::Correction)];
+            self.grant(to, Grant::Continue { delivered });
             return;
         }
         self.complete_agent(id, result);
@@ -425,6 +447,14 @@ impl Decision<'_> {
     }
 
     // ---- rows ----
+
+    /// Adds a message of the engine to the end of the agent's conversation.
+    pub(super) fn say(&mut self, id: AgentId, text: String, origin: MessageOrigin) -> Arc<Message> {
+        let message = Arc::new(Message::user(text, origin));
+        let shared = Arc::clone(&message);
+        self.append(id, None, EntryBody::Message { message: shared });
+        message
+    }
 
     /// Adds an entry to the end of the agent's conversation.
     pub(super) fn append(

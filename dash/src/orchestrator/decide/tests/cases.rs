@@ -210,12 +210,7 @@ fn a_failed_attempt_is_retried_after_a_delay_that_doubles() {
     world.swarm(parallel(1));
     let agent = world.started()[0];
     let fail = || {
-        let error = "down".to_owned();
-        Next::Fail(AttemptFailure {
-            error,
-            retryable: true,
-            retry_after: None,
-        })
+        Next::Fail(AttemptFailure::fatal("down").retryable())
     };
     let mut delays = Vec::new();
     for attempt in 0..4 {

@@ -83,11 +83,7 @@ impl Drivers {
                         error: error.clone(),
                         billing,
                     };
-                    let failure = AttemptFailure {
-                        error,
-                        retryable: true,
-                        retry_after: None,
-                    };
+                    let failure = AttemptFailure::fatal(error).retryable();
                     self.send(id, turn, vec![failed], Next::Fail(failure));
                 }
                 1..=3 => {

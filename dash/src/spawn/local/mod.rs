@@ -1,0 +1,233 @@
+//! Agents in this process: the model-and-tools loop.
+//!
+//! `mod` is the loop; `model` makes model calls, `tools` tool calls, `summary` sums the conversation
+//! up, `answer` checks what an agent ends with.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::run::{Action, Run};
+use super::{
+    Advance, AgentContext, AttemptFailure, Grant, HookContext, Next, Outcome, SpawnRequest,
+    Spawner, TurnDecision, TurnView,
+};
+use crate::env::UnixMillis;
+use crate::llm::{LlmError, LlmErrorKind, ToolSpec};
+use crate::model::MessageOrigin;
+use crate::telemetry;
+
+mod answer;
+mod model;
+mod summary;
+mod tools;
+
+/// Runs agents as tasks of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalSpawner;
+
+impl Spawner for LocalSpawner {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    // What `async fn` would become, by hand: its arguments would stay in the future to its end,
+    // beside the session that is made of them.
+    fn run<'a, 'b>(
+        &'a self,
+        request: SpawnRequest,
+        cx: AgentContext,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let cancel = cx.cancel.clone();
+        let session = Box::new(Session::new(request, cx));
+        Box::pin(async move {
+            // Dropping the session's future closes the model's stream and aborts its tools.
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                () = session.drive() => {}
+            }
+        })
+    }
+}
+
+/// Tokens that a server's template may add around tools and the conversation, at most.
+const TEMPLATE_OVERHEAD: u64 = 1_024;
+
+struct Session {
+    request: SpawnRequest,
+    cx: AgentContext,
+    run: Run,
+    /// Upper bound of the tokens of the system prompt and the tools.
+    fixed_tokens: u64,
+    active_left: Duration,
+    /// The conversation is to be summed up before the next call.
+    summary_due: bool,
+    /// The last call failed because the conversation was too long, and it was summed up.
+    has_overflowed: bool,
+    /// The turn that the hooks have been asked about.
+    finished_turn: u32,
+}
+
+/// What to do after a step.
+enum Flow {
+    GoOn,
+    End,
+}
+
+impl Session {
+    fn new(mut request: SpawnRequest, cx: AgentContext) -> Self {
+        let history = std::mem::take(&mut request.history);
+        let (done, left) = (request.turns_done, request.turns_left);
+        let run = Run::new(history, request.stale, done, left);
+        let fixed_tokens = fixed_tokens(&request.system, &request.specs);
+        Self {
+            active_left: request.timeout,
+            summary_due: request.summary_open,
+            has_overflowed: false,
+            finished_turn: 0,
+            request,
+            cx,
+            run,
+            fixed_tokens,
+        }
+    }
+
+    async fn drive(mut self: Box<Self>) {
+        let mut outcomes = Vec::new();
+        loop {
+            let reported = std::mem::take(&mut outcomes);
+            let action = match self.decided_by_hooks().await {
+                Some(next) => {
+                    if matches!(self.finish(reported, next).await, Flow::End) {
+                        return;
+                    }
+                    continue;
+                }
+                None => self.run.next_action(),
+            };
+            let flow = match action {
+                Action::Model { turn } if self.needs_summary() => {
+                    Box::pin(self.summary_turn(turn, reported, &mut outcomes)).await
+                }
+                Action::Model { turn } => self.model_turn(turn, reported, &mut outcomes).await,
+                Action::Tools { turn, calls, cut } => {
+                    Box::pin(self.tool_turn(turn, calls, cut, reported, &mut outcomes)).await
+                }
+                Action::Complete { result } => {
+                    let next = self.checked_answer(result);
+                    self.finish(reported, next).await
+                }
+                Action::TurnLimit => {
+                    let turns = self.request.config.max_turns;
+                    let failure = AttemptFailure::fatal(format!("no end after {turns} model calls"));
+                    self.finish(reported, Next::Fail(failure.other_model())).await
+                }
+            };
+            if matches!(flow, Flow::End) {
+                return;
+            }
+        }
+    }
+
+    /// Reports and asks; an engine that is gone is an end.
+    async fn advance(&self, outcomes: Vec<Outcome>, next: Next) -> Option<Grant> {
+        self.cx.port.advance(Advance { outcomes, next }).await.ok()
+    }
+
+    async fn finish(&mut self, outcomes: Vec<Outcome>, next: Next) -> Flow {
+        match self.advance(outcomes, next).await {
+            Some(Grant::Continue { delivered }) => {
+                delivered
+                    .into_iter()
+                    .for_each(|message| self.run.push(message));
+                Flow::GoOn
+            }
+            _ => Flow::End,
+        }
+    }
+
+    /// Reports a call that failed, and the end of the attempt with it.
+    async fn give_up(&mut self, key: crate::model::StepKey, error: LlmError) -> Flow {
+        let failure = failure_of(&error);
+        let failed = Outcome::ModelFailed {
+            key,
+            error: error.message,
+            billing: error.billing,
+        };
+        self.finish(vec![failed], Next::Fail(failure)).await
+    }
+
+    /// If no time is left, the end of the attempt: a call that would be cut at once would still have
+    /// to be paid.
+    fn out_of_time(&self) -> Option<Next> {
+        let failure = || {
+            let limit = self.request.timeout;
+            AttemptFailure::fatal(format!("the attempt took longer than {limit:?}"))
+        };
+        let is_over = self.active_left.is_zero();
+        is_over.then(|| Next::Fail(failure().retryable().other_model()))
+    }
+
+    /// Takes the time since `began` off what the attempt may still take.
+    fn spend(&mut self, began: UnixMillis) {
+        let spent = self.cx.clock.now().since(began);
+        self.active_left = self.active_left.saturating_sub(spent);
+    }
+
+    // ---- hooks ----
+
+    fn hook_context(&self, turn: u32) -> HookContext<'_> {
+        HookContext {
+            agent_id: self.request.agent_id,
+            name: &self.request.name,
+            swarm_id: self.request.swarm_id,
+            attempt: self.request.attempt,
+            turn,
+        }
+    }
+
+    /// Asks the hooks what follows a turn that has just ended; `None` = what would follow anyway.
+    async fn decided_by_hooks(&mut self) -> Option<Next> {
+        let hooks = self.request.hooks.as_ref()?;
+        let turn = self.run.next_turn() - 1;
+        if turn == self.finished_turn || matches!(self.run.next_action(), Action::Tools { .. }) {
+            return None;
+        }
+        let (answer, after) = self.run.last_turn()?;
+        let view = TurnView { answer, after };
+        let decision = hooks.finish_turn(self.hook_context(turn), view).await;
+        self.finished_turn = turn;
+        match decision {
+            TurnDecision::GoOn => None,
+            TurnDecision::End(result) => Some(Next::Complete { result }),
+            TurnDecision::Say(text) => {
+                let origin = MessageOrigin::FollowUp;
+                Some(Next::Say { text, origin })
+            }
+        }
+    }
+}
+
+/// What a failed call means for its attempt.
+fn failure_of(error: &LlmError) -> AttemptFailure {
+    let mut failure = AttemptFailure::fatal(format!("the model call failed: {error}"));
+    failure.retryable = error.kind.is_retryable();
+    failure.retry_after = error.retry_after();
+    failure.other_model = error.kind != LlmErrorKind::Cancelled;
+    failure
+}
+
+/// An upper bound of the tokens of a system prompt and tools.
+fn fixed_tokens(system: &str, specs: &[ToolSpec]) -> u64 {
+    // Templates may show a tool twice: in the list and in an example.
+    let bytes = |spec: &ToolSpec| {
+        2 * (spec.name.len() + spec.description.len() + spec.parameters.to_string().len() + 64)
+    };
+    let tools: usize = specs.iter().map(bytes).sum();
+    (tools + system.len()) as u64 + TEMPLATE_OVERHEAD
+}
