@@ -15,6 +15,7 @@ pub mod llm;
 pub mod model;
 pub mod orchestrator;
 pub mod policy;
+pub mod schema;
 pub mod settings;
 pub mod sink;
 pub mod spawn;

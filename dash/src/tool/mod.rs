@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ids::{AgentId, SwarmId};
 use crate::llm::ToolSpec;
 use crate::model::{ContentBlock, SideEffect};
+use crate::schema::{self, Problem};
 
 pub mod fence;
 pub mod fs;
@@ -34,7 +35,7 @@ mod typed;
 
 pub use fence::{Fence, FenceError};
 pub use limit::limit_output;
-pub use typed::{TOOL_NAME_CHARS_MAX, check_name, tool_fn};
+pub use typed::{TOOL_NAME_CHARS_MAX, check_name, json_tool, tool_fn};
 
 /// What a tool is told about the call.
 #[derive(Debug, Clone)]
@@ -139,15 +140,40 @@ pub fn parameters_of<A: JsonSchema>() -> Value {
 ///
 /// # Errors
 ///
-/// A [`ToolError`] that names the path of the wrong field and repeats what was received (at most
-/// 500 characters).
+/// A [`ToolError`] that names the path of the wrong field and repeats what was received
+/// ([`schema::explain`]).
 pub fn parse_arguments<A: DeserializeOwned>(arguments: &Value) -> Result<A, ToolError> {
+    deserialize(arguments).map_err(|problem| ToolError::new(schema::explain(&[problem], arguments)))
+}
+
+/// Reads a tool's arguments into its type; if they do not fit, once more as `parameters` would have
+/// them.
+fn parse_arguments_as<A: DeserializeOwned>(
+    parameters: &Value,
+    arguments: &Value,
+) -> Result<A, ToolError> {
+    deserialize(arguments).or_else(|_| {
+        let coerced = schema::coerce(parameters, arguments);
+        deserialize(&coerced).map_err(|problem| {
+            let mut problems = schema::check(parameters, &coerced);
+            if problems.is_empty() {
+                problems.push(problem);
+            }
+            ToolError::new(schema::explain(&problems, arguments))
+        })
+    })
+}
+
+fn deserialize<A: DeserializeOwned>(arguments: &Value) -> Result<A, Problem> {
     serde_path_to_error::deserialize(arguments).map_err(|err| {
-        let received: String = arguments.to_string().chars().take(500).collect();
-        ToolError::new(format!(
-            "invalid arguments at `{}`: {}. Received: {received}",
-            err.path(),
-            err.inner(),
-        ))
+        let path = err.path().to_string();
+        Problem {
+            path: if path == "." {
+                "(root)".to_owned()
+            } else {
+                path
+            },
+            message: err.inner().to_string(),
+        }
     })
 }

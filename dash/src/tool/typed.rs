@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, parameters_of, parse_arguments};
-use crate::Error;
+use super::{Tool, ToolContext, ToolError, ToolOutput, parameters_of, parse_arguments_as};
 use crate::llm::ToolSpec;
 use crate::model::SideEffect;
+use crate::{Error, schema};
 
 /// Longest name of a tool, characters: what every model API takes.
 pub const TOOL_NAME_CHARS_MAX: usize = 64;
@@ -30,8 +30,9 @@ struct FnTool {
 /// Makes a tool of an async closure.
 ///
 /// The arguments' type gives the schema; its fields' doc comments are what the model reads.
-/// Arguments that do not fit are answered with an error that names the field. `side_effect` says
-/// what may be done after a crash; see [`SideEffect`] and take [`SideEffect::Once`] when in doubt.
+/// Arguments that do not fit are coerced ([`schema::coerce`]), and else answered with an error that
+/// names the fields. `side_effect` says what may be done after a crash; see [`SideEffect`] and take
+/// [`SideEffect::Once`] when in doubt.
 /// The name is checked when the tool is registered ([`check_name`]).
 ///
 /// ```
@@ -65,11 +66,67 @@ where
         description: description.into(),
         parameters: parameters_of::<A>(),
     };
+    let parameters = spec.parameters.clone();
     let run = move |cx: ToolContext, arguments: Value| -> BoxFuture<'static, _> {
-        match parse_arguments::<A>(&arguments) {
+        match parse_arguments_as::<A>(&parameters, &arguments) {
             Ok(args) => Box::pin(run(cx, args)),
             Err(err) => Box::pin(std::future::ready(Err(err))),
         }
+    };
+    Arc::new(FnTool {
+        spec,
+        side_effect,
+        run: Box::new(run),
+    })
+}
+
+/// Makes a tool of an async closure whose arguments are only known as a JSON Schema, an object: for
+/// tools that come from elsewhere.
+///
+/// The closure gets arguments that fit `parameters`, coerced ([`schema::coerce`]) if they did not;
+/// what still does not fit ([`schema::check`]) is answered with an error that names the fields. A
+/// rule that the checker does not know is not enforced. The rest is as with [`tool_fn`].
+///
+/// ```
+/// use dash::model::SideEffect;
+/// use dash::tool::{ToolContext, ToolOutput, json_tool};
+/// use serde_json::{Value, json};
+///
+/// let parameters = json!({
+///     "type": "object",
+///     "properties": {"city": {"type": "string"}},
+///     "required": ["city"],
+/// });
+/// let run = |_cx: ToolContext, args: Value| async move {
+///     Ok(ToolOutput::text(format!("{}: rain", args["city"])))
+/// };
+/// let tool = json_tool("weather", "Tells the weather.", parameters, SideEffect::Pure, run);
+/// assert_eq!(tool.spec().name, "weather");
+/// ```
+pub fn json_tool<F, Fut>(
+    name: impl Into<String>,
+    description: impl Into<String>,
+    parameters: Value,
+    side_effect: SideEffect,
+    run: F,
+) -> Arc<dyn Tool>
+where
+    F: Fn(ToolContext, Value) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<ToolOutput, ToolError>> + Send + 'static,
+{
+    let spec = ToolSpec {
+        name: name.into(),
+        description: description.into(),
+        parameters: parameters.clone(),
+    };
+    let run = move |cx: ToolContext, arguments: Value| -> BoxFuture<'static, _> {
+        let fitting = schema::coerce(&parameters, &arguments);
+        let problems = schema::check(&parameters, &fitting);
+        if problems.is_empty() {
+            return Box::pin(run(cx, fitting));
+        }
+        let text = schema::explain(&problems, &arguments);
+        Box::pin(std::future::ready(Err(ToolError::new(text))))
     };
     Arc::new(FnTool {
         spec,
@@ -236,11 +293,54 @@ mod tests {
             .call(context(), json!({"city": "Oslo", "unit": "kelvin"}))
             .await
             .unwrap_err();
-        assert!(
-            err.message
-                .starts_with("invalid arguments at `unit`: unknown variant"),
-            "{err}"
+        let text = concat!(
+            "invalid arguments:\n",
+            "unit: must be one of \"celsius\", \"fahrenheit\"\n",
+            r#"Received: {"city":"Oslo","unit":"kelvin"}"#,
         );
+        assert_eq!(err.message, text);
+    }
+
+    #[tokio::test]
+    async fn arguments_that_nearly_fit_are_coerced() {
+        let sent = json!({"city": 7, "days": "2", "unit": "celsius"});
+        let got = weather().call(context(), sent).await;
+        assert_eq!(got, Ok(ToolOutput::text("call-1: 7 +2 Celsius")));
+    }
+
+    #[tokio::test]
+    async fn what_only_the_type_minds_is_told_by_the_type() {
+        #[derive(Debug, Deserialize)]
+        struct Even(#[expect(dead_code, reason = "only read")] u8);
+        let err = crate::tool::parse_arguments::<Vec<Even>>(&json!([1, "x"])).unwrap_err();
+        let text =
+            "invalid arguments:\n[1]: invalid type: string \"x\", expected u8\nReceived: [1,\"x\"]";
+        assert_eq!(err.message, text);
+    }
+
+    #[tokio::test]
+    async fn a_tool_with_a_schema_gets_arguments_that_fit_it() {
+        let parameters = json!({
+            "type": "object",
+            "properties": {"ids": {"type": "array", "items": {"type": "integer"}}},
+            "required": ["ids"],
+            "additionalProperties": false,
+        });
+        let run =
+            |_: ToolContext, args: Value| async move { Ok(ToolOutput::text(args.to_string())) };
+        let tool = json_tool("sum", "Sums.", parameters.clone(), SideEffect::Pure, run);
+        assert_eq!(tool.spec().parameters, parameters);
+        let got = tool.call(context(), json!({"ids": "4"})).await;
+        assert_eq!(got, Ok(ToolOutput::text(r#"{"ids":[4]}"#)));
+        let sent = json!({"ids": [1, "two"], "all": true});
+        let err = tool.call(context(), sent).await.unwrap_err();
+        let text = concat!(
+            "invalid arguments:\n",
+            "ids[1]: must be integer, not string \"two\"\n",
+            "all: is not a field of this object; it has ids\n",
+            r#"Received: {"ids":[1,"two"],"all":true}"#,
+        );
+        assert_eq!(err.message, text);
     }
 
     #[tokio::test]
