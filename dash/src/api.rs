@@ -245,8 +245,16 @@ fn validate_agents(config: &SwarmConfig) -> Result<()> {
     } = config.compaction;
     let field = "config.compaction.reserveTokens";
     check(field, reserve_tokens.into(), 256, 1_000_000)?;
-    check("config.compaction.keepTokens", keep_tokens.into(), 0, 1_000_000)?;
-    if config.temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+    check(
+        "config.compaction.keepTokens",
+        keep_tokens.into(),
+        0,
+        1_000_000,
+    )?;
+    if config
+        .temperature
+        .is_some_and(|t| !(0.0..=2.0).contains(&t))
+    {
         return Err(Error::invalid("config.temperature", "is not 0 to 2"));
     }
     if config.escalation.len() > ESCALATION_MAX {
@@ -257,15 +265,26 @@ fn validate_agents(config: &SwarmConfig) -> Result<()> {
         let issue = format!("has more than {PROFILES_MAX} entries");
         return Err(Error::invalid("config.profiles", issue));
     }
-    if config.answer_schema.as_ref().is_some_and(|schema| !schema.is_object()) {
+    if config
+        .answer_schema
+        .as_ref()
+        .is_some_and(|schema| !schema.is_object())
+    {
         let issue = "is not a JSON Schema: it must be an object";
         return Err(Error::invalid("config.answerSchema", issue));
     }
     for (i, profile) in config.profiles.iter().enumerate() {
-        check_text(&format!("config.profiles[{i}].description"), &profile.description, TEXT_MAX)?;
+        check_text(
+            &format!("config.profiles[{i}].description"),
+            &profile.description,
+            TEXT_MAX,
+        )?;
         if profile.instructions.chars().count() > INSTRUCTIONS_MAX {
             let issue = format!("has more than {INSTRUCTIONS_MAX} characters");
-            return Err(Error::invalid(&format!("config.profiles[{i}].instructions"), issue));
+            return Err(Error::invalid(
+                format!("config.profiles[{i}].instructions"),
+                issue,
+            ));
         }
     }
     Ok(())

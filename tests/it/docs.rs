@@ -147,11 +147,19 @@ fn rows(text: &str, section: &str) -> Vec<Row> {
             let (least, most) = cells[3].split_once(" to ").unwrap_or_default();
             Row {
                 field: cells[1].trim_matches('`').to_owned(),
-                default: cells[2].trim_matches('`').replace(',', ""),
+                default: default(cells[2].trim_matches('`')),
                 range: number(least).zip(number(most)),
             }
         })
         .collect()
+}
+
+/// A default as JSON writes it: numbers without commas.
+fn default(shown: &str) -> String {
+    if shown.starts_with('{') {
+        return shown.to_owned();
+    }
+    shown.replace(',', "")
 }
 
 /// Checks fields and defaults of a table against a value's JSON, and ranges by trying them.

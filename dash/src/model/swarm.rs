@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Version;
 use super::agent::AgentProfile;
 use super::entry::CompactionConfig;
 use super::inbox::QueueMode;
 use super::thinking::ThinkingLevel;
-use super::Version;
 use crate::env::UnixMillis;
 use crate::ids::{BudgetId, ProjectId, SwarmId};
 

@@ -140,7 +140,11 @@ impl Executor {
                 Ok(Err(err)) => {
                     let failure = AttemptFailure::fatal(err.chain());
                     let may_pass = err.kind() == crate::ErrorKind::Unavailable;
-                    Some(if may_pass { failure.retryable() } else { failure })
+                    Some(if may_pass {
+                        failure.retryable()
+                    } else {
+                        failure
+                    })
                 }
                 Err(panic) => {
                     let error = panic_message(panic.as_ref());
@@ -191,7 +195,10 @@ impl Executor {
         let of_swarm = self.offers.entry(swarm.id).or_default();
         let made = of_swarm.entry(kind).or_insert_with_key(|kind| {
             let config = &kit.config;
-            let profile = kind.profile.as_deref().and_then(|name| config.profile(name));
+            let profile = kind
+                .profile
+                .as_deref()
+                .and_then(|name| config.profile(name));
             let instructions = profile
                 .map(|profile| profile.instructions.as_str())
                 .filter(|own| !own.is_empty())

@@ -144,9 +144,8 @@ impl Registry {
 
     /// The tools of these names, or all.
     pub(crate) fn tools_for(&self, names: Option<&[String]>) -> Arc<[Arc<dyn Tool>]> {
-        let wanted = |tool: &&Arc<dyn Tool>| {
-            names.is_none_or(|names| names.contains(&tool.spec().name))
-        };
+        let wanted =
+            |tool: &&Arc<dyn Tool>| names.is_none_or(|names| names.contains(&tool.spec().name));
         self.tools.iter().filter(wanted).map(Arc::clone).collect()
     }
 

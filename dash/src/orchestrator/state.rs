@@ -376,9 +376,8 @@ impl State {
             !is_needed && !matches!(task.role, TaskRole::Plan | TaskRole::Delegated)
         });
         let live = self.live.get(&agent.id);
-        let summary_open = live.is_some_and(|live| {
-            live.steps.keys().any(|key| key.kind() == StepKind::Summary)
-        });
+        let summary_open =
+            live.is_some_and(|live| live.steps.keys().any(|key| key.kind() == StepKind::Summary));
         OpenWork {
             makes_result,
             summary_open,

@@ -311,7 +311,11 @@ mod tests {
 
     #[test]
     fn a_long_task_is_summed_up_too_and_a_summary_alone_is_not() {
-        let messages = [told(MessageOrigin::Task, 3_500), called(&["a"]), result("a", 10)];
+        let messages = [
+            told(MessageOrigin::Task, 3_500),
+            called(&["a"]),
+            result("a", 10),
+        ];
         let long = plan(&messages, limits(100)).unwrap();
         assert_eq!((long.keeps_task, long.kept), (false, 2));
         let again = [

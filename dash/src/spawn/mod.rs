@@ -41,6 +41,7 @@ use crate::model::{
 };
 use crate::tool::{Fence, Tool};
 
+mod compact;
 mod engine_tools;
 pub mod hooks;
 pub mod local;

@@ -77,7 +77,11 @@ impl Run {
         self.count_turn();
         compaction.apply(&mut self.messages);
         self.stale = self.messages.len();
-        self.tokens_max = self.messages.iter().map(|message| tokens_max(message)).sum();
+        self.tokens_max = self
+            .messages
+            .iter()
+            .map(|message| tokens_max(message))
+            .sum();
     }
 
     /// The conversation in the order it came.

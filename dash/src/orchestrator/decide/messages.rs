@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::super::effect::Reply;
 use super::Decision;
+use super::steps::MESSAGE_OVERHEAD;
 use crate::api::{TEXT_MAX, check_text};
 use crate::event::{MessageDelivered, MessageQueued};
 use crate::ids::{AgentId, TicketId};
-use super::steps::MESSAGE_OVERHEAD;
 use crate::model::inbox::{Queue, QueueMode, Ticket, TicketState};
 use crate::model::{Message, MessageOrigin};
 use crate::{Error, ErrorKind, Result};
@@ -53,7 +53,7 @@ impl Decision<'_> {
     }
 
     /// How many messages of a queue are delivered at a boundary.
-    fn due(&mut self, id: AgentId, queue: Queue) -> usize {
+    fn due(&self, id: AgentId, queue: Queue) -> usize {
         let config = self.agent(id).and_then(|a| self.swarm(a.swarm_id));
         let mode = config.map_or(QueueMode::OneAtATime, |swarm| match queue {
             Queue::Steer => swarm.config.steer_mode,

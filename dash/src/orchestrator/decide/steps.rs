@@ -8,15 +8,16 @@ use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
 use crate::event::{
-    AgentCompacted, AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted, ToolStarted,
+    AgentCompacted, AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted,
+    ToolStarted,
 };
 use crate::ids::{AgentId, EntryId};
 use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::message::TOKENS_MAX;
 use crate::model::{
-    AgentStatus, Amount, Compaction, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
-    SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
+    AgentStatus, Amount, Compaction, ContentBlock, Entry, EntryBody, Message, MessageOrigin,
+    NanoUsd, SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
 };
 use crate::spawn::{Advance, AttemptFailure, Grant, Next, Outcome, ToolIntent};
 use crate::strategy;

@@ -4,9 +4,9 @@
 //! up, `answer` checks what an agent ends with.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::compact;
 use super::run::{Action, Run};
 use super::{
     Advance, AgentContext, AttemptFailure, Grant, HookContext, Next, Outcome, SpawnRequest,
@@ -14,8 +14,7 @@ use super::{
 };
 use crate::env::UnixMillis;
 use crate::llm::{LlmError, LlmErrorKind, ToolSpec};
-use crate::model::MessageOrigin;
-use crate::telemetry;
+use crate::model::{MessageOrigin, StepKey};
 
 mod answer;
 mod model;
@@ -64,6 +63,8 @@ struct Session {
     run: Run,
     /// Upper bound of the tokens of the system prompt and the tools.
     fixed_tokens: u64,
+    /// About how many they are.
+    fixed_estimate: u64,
     active_left: Duration,
     /// The conversation is to be summed up before the next call.
     summary_due: bool,
@@ -84,7 +85,7 @@ impl Session {
         let history = std::mem::take(&mut request.history);
         let (done, left) = (request.turns_done, request.turns_left);
         let run = Run::new(history, request.stale, done, left);
-        let fixed_tokens = fixed_tokens(&request.system, &request.specs);
+        let (fixed_tokens, fixed_estimate) = fixed_tokens(&request.system, &request.specs);
         Self {
             active_left: request.timeout,
             summary_due: request.summary_open,
@@ -94,6 +95,7 @@ impl Session {
             cx,
             run,
             fixed_tokens,
+            fixed_estimate,
         }
     }
 
@@ -124,8 +126,10 @@ impl Session {
                 }
                 Action::TurnLimit => {
                     let turns = self.request.config.max_turns;
-                    let failure = AttemptFailure::fatal(format!("no end after {turns} model calls"));
-                    self.finish(reported, Next::Fail(failure.other_model())).await
+                    let failure =
+                        AttemptFailure::fatal(format!("no end after {turns} model calls"));
+                    self.finish(reported, Next::Fail(failure.other_model()))
+                        .await
                 }
             };
             if matches!(flow, Flow::End) {
@@ -152,7 +156,7 @@ impl Session {
     }
 
     /// Reports a call that failed, and the end of the attempt with it.
-    async fn give_up(&mut self, key: crate::model::StepKey, error: LlmError) -> Flow {
+    async fn give_up(&mut self, key: StepKey, error: LlmError) -> Flow {
         let failure = failure_of(&error);
         let failed = Outcome::ModelFailed {
             key,
@@ -222,12 +226,14 @@ fn failure_of(error: &LlmError) -> AttemptFailure {
     failure
 }
 
-/// An upper bound of the tokens of a system prompt and tools.
-fn fixed_tokens(system: &str, specs: &[ToolSpec]) -> u64 {
-    // Templates may show a tool twice: in the list and in an example.
+/// The tokens of a system prompt and tools: an upper bound and a guess.
+fn fixed_tokens(system: &str, specs: &[ToolSpec]) -> (u64, u64) {
     let bytes = |spec: &ToolSpec| {
-        2 * (spec.name.len() + spec.description.len() + spec.parameters.to_string().len() + 64)
+        spec.name.len() + spec.description.len() + spec.parameters.to_string().len()
     };
     let tools: usize = specs.iter().map(bytes).sum();
-    (tools + system.len()) as u64 + TEMPLATE_OVERHEAD
+    // Templates may show a tool twice: in the list and in an example.
+    let most = 2 * (tools + 64 * specs.len()) + system.len();
+    let about = compact::of_chars((tools + system.len()) as u64);
+    (most as u64 + TEMPLATE_OVERHEAD, about)
 }

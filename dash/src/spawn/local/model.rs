@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use tracing::Instrument as _;
 
 use super::super::run::{tokens_max, with_unique_call_ids};
 use super::super::{Grant, ModelIntent, Next, Outcome};
-use super::{Flow, Session, fixed_tokens, telemetry};
+use super::{Flow, Session, fixed_tokens};
 use crate::event::DeltaKind;
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, RequestOptions, ToolChoice};
-use crate::model::{Amount, AssistantMessage, Message, StepKey};
+use crate::model::{Amount, AssistantMessage, Message, StepKey, Usage};
 
-/// Tokens of the window that are left free beside an answer: at most these, at most an eighth of it.
+/// Tokens of the window that stay free beside an answer: at most these, at most an eighth of it.
 const WINDOW_MARGIN: u32 = 4_096;
 
 impl Session {
@@ -37,32 +36,166 @@ impl Session {
         else {
             return Flow::End;
         };
+        for message in &delivered {
+            self.run.push(Arc::clone(message));
+        }
         let mut request = match prepared {
             Some(mut request) => {
-                request.messages.extend(delivered.iter().cloned());
+                request.messages.extend(delivered);
                 *request
             }
-            None => self.llm_request(),
+            None => self.llm_request(max_output_tokens),
         };
-        if request.messages.len() < self.run.messages().len() + delivered.len() {
-            // Changed by the hooks: what is delivered is added above.
-        }
-        delivered
-            .into_iter()
-            .for_each(|message| self.run.push(message));
         request.max_output_tokens = max_output_tokens;
         request.idempotency_key = idempotency_key;
         // Boxed, as are tool calls: an agent that waits for its grant needs none of it.
         match Box::pin(self.call_model(key, request)).await {
             Ok(answer) => {
-                let message = self.accept(answer, key, outcomes);
-                self.run.push(message);
+                let mut answer = with_unique_call_ids(answer);
+                let used = self.settle(&mut answer);
+                let message = Arc::new(Message::Assistant(answer));
+                self.run.push(Arc::clone(&message));
                 self.has_overflowed = false;
+                outcomes.push(Outcome::Answered { key, message, used });
                 Flow::GoOn
             }
             Err(err) if err.kind == LlmErrorKind::ContextOverflow => {
-                self.overflowed(turn, key, err, outcomes).await
+                Box::pin(self.overflowed(key, err, outcomes)).await
             }
             Err(err) => self.give_up(key, err).await,
         }
     }
+
+    /// Makes what an answer says it used fit for the ledger, and returns it. What a server billed, or
+    /// another model than the one asked for cost, is taken as it is said; the rest is reckoned anew.
+    pub(super) fn settle(&self, answer: &mut AssistantMessage) -> Amount {
+        answer.usage = answer.usage.clamped();
+        let model = &self.request.model;
+        let is_own = answer.model == model.id && answer.provider == model.provider;
+        if is_own && !answer.cost_reported {
+            answer.cost = model.price.cost(answer.usage);
+        }
+        amount(answer)
+    }
+
+    /// The request as the hooks want it; `None` without hooks.
+    async fn prepared_by_hooks(&self, turn: u32) -> Option<Box<LlmRequest>> {
+        let hooks = self.request.hooks.as_ref()?;
+        let mut request = Box::new(self.llm_request(self.output_wanted()));
+        let (model, limit) = (Arc::clone(&request.model), request.max_output_tokens);
+        let context = self.hook_context(turn);
+        hooks.before_request(context, &mut request).await;
+        request.model = model;
+        request.max_output_tokens = request.max_output_tokens.clamp(1, limit);
+        Some(request)
+    }
+
+    fn intent(&self, prepared: Option<&LlmRequest>) -> ModelIntent {
+        let (input_tokens_max, wanted) = match prepared {
+            Some(request) => {
+                let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
+                let (fixed, _) = fixed_tokens(&request.system, &request.tools);
+                (said + fixed, request.max_output_tokens)
+            }
+            None => (
+                self.run.tokens_max() + self.fixed_tokens,
+                self.output_wanted(),
+            ),
+        };
+        ModelIntent {
+            input_tokens_max,
+            output_tokens: wanted,
+            output_tokens_floor: self.request.limits.output_tokens_floor.min(wanted),
+        }
+    }
+
+    /// Output tokens of a call: what the swarm allows, the model can and its window has room for.
+    fn output_wanted(&self) -> u32 {
+        let model = &self.request.model;
+        let wanted = match self.request.config.max_output_tokens {
+            0 => model.max_output_tokens,
+            n => n.min(model.max_output_tokens),
+        };
+        if model.context_window == 0 {
+            return wanted;
+        }
+        let margin = WINDOW_MARGIN.min(model.context_window / 8);
+        let taken = self.run.tokens_estimate(self.fixed_estimate);
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        let room = model.context_window.saturating_sub(margin);
+        let room = room.saturating_sub(taken);
+        // With no room at all the server shall say so: the estimate may be wrong.
+        wanted.min(room.max(self.request.limits.output_tokens_floor))
+    }
+
+    fn llm_request(&self, max_output_tokens: u32) -> LlmRequest {
+        let config = &self.request.config;
+        let schema = self.request.answer_schema.as_deref();
+        LlmRequest {
+            model: Arc::clone(&self.request.model),
+            system: Arc::clone(&self.request.system),
+            messages: self.run.conversation(),
+            tools: Arc::clone(&self.request.specs),
+            tool_choice: ToolChoice::Auto,
+            max_output_tokens,
+            temperature: config.temperature,
+            // Servers that hold a model to a schema do not let it call tools meanwhile.
+            response_schema: schema.filter(|_| self.request.specs.is_empty()).cloned(),
+            idempotency_key: String::new(),
+            options: RequestOptions {
+                thinking: config.thinking,
+                cache_key: Some(self.request.agent_id.to_string().into()),
+                ..RequestOptions::default()
+            },
+        }
+    }
+
+    pub(super) async fn call_model(
+        &mut self,
+        key: StepKey,
+        request: LlmRequest,
+    ) -> Result<AssistantMessage, LlmError> {
+        let began = self.cx.clock.now();
+        let mut stream = self.request.provider.stream(request);
+        let mut deadline = self.cx.clock.sleep(self.active_left);
+        let answer = loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = &mut deadline => break Err(LlmError::billed_unknown(
+                    LlmErrorKind::Timeout,
+                    format!("the attempt took longer than {:?}", self.request.timeout),
+                )),
+            };
+            match event {
+                Some(LlmEvent::Done { message, .. }) => break Ok(message),
+                Some(LlmEvent::Error { error, .. }) => break Err(error),
+                Some(event) => self.publish(key, event),
+                None => {
+                    break Err(LlmError::billed_unknown(
+                        LlmErrorKind::StreamCut,
+                        "the answer ended in the middle",
+                    ));
+                }
+            }
+        };
+        self.spend(began);
+        answer
+    }
+
+    fn publish(&self, key: StepKey, event: LlmEvent) {
+        let delta = match event {
+            LlmEvent::TextDelta { delta, .. } => DeltaKind::Text(delta),
+            LlmEvent::ThinkingDelta { delta, .. } => DeltaKind::Thinking(delta),
+            LlmEvent::ToolCallStart { name, .. } => DeltaKind::ToolCall(name),
+            _ => return,
+        };
+        self.cx.port.publish_delta(key, delta);
+    }
+}
+
+pub(super) const fn amount(answer: &AssistantMessage) -> Amount {
+    Amount {
+        usd: answer.cost,
+        tokens: Usage::total(answer.usage),
+    }
+}

@@ -209,9 +209,7 @@ fn a_failed_attempt_is_retried_after_a_delay_that_doubles() {
     let mut world = World::new(Settings::default());
     world.swarm(parallel(1));
     let agent = world.started()[0];
-    let fail = || {
-        Next::Fail(AttemptFailure::fatal("down").retryable())
-    };
+    let fail = || Next::Fail(AttemptFailure::fatal("down").retryable());
     let mut delays = Vec::new();
     for attempt in 0..4 {
         let asked = world.advance(agent, Vec::new(), fail());

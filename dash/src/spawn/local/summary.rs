@@ -1,0 +1,160 @@
+//! Summing the conversation up, before a call it would not fit or after one that it did not.
+
+use std::sync::Arc;
+
+use super::super::compact::{self, Limits, Plan};
+use super::super::run::tokens_max;
+use super::super::{Grant, ModelIntent, Next, Outcome};
+use super::{Flow, Session, fixed_tokens};
+use crate::llm::{
+    Billing, CacheRetention, LlmError, LlmErrorKind, LlmRequest, RequestOptions, ToolChoice,
+};
+use crate::model::{Message, MessageOrigin, StepKey, Usage};
+
+/// What part of the estimate stays when a call has shown that the estimate or the window is wrong.
+const OVERFLOW_KEEP_PART: u64 = 4;
+
+impl Session {
+    fn summary_limits(&self) -> Limits {
+        let model = &self.request.model;
+        let config = self.request.config.compaction;
+        Limits::new(config, model.context_window, model.max_output_tokens)
+    }
+
+    /// Whether the conversation leaves too little of the model's window.
+    pub(super) fn needs_summary(&self) -> bool {
+        if !self.request.config.compaction.enabled {
+            return false;
+        }
+        if self.summary_due {
+            return true;
+        }
+        let Some(context_max) = self.summary_limits().context_max else {
+            return false;
+        };
+        let estimate = self.run.tokens_estimate(self.fixed_estimate);
+        estimate > context_max && self.summary_plan().is_some()
+    }
+
+    fn summary_plan(&self) -> Option<Plan> {
+        let mut limits = self.summary_limits();
+        if self.summary_due {
+            let estimate = self.run.tokens_estimate(self.fixed_estimate);
+            limits.keep = limits.keep.min(estimate / OVERFLOW_KEEP_PART);
+        }
+        compact::plan(self.run.messages(), limits)
+    }
+
+    /// A call failed because the conversation was too long: sums it up, once, and goes on.
+    pub(super) async fn overflowed(
+        &mut self,
+        key: StepKey,
+        error: LlmError,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Flow {
+        let is_first = !std::mem::replace(&mut self.has_overflowed, true);
+        self.summary_due = true;
+        let may = is_first && self.request.config.compaction.enabled;
+        if !may || self.summary_plan().is_none() {
+            return self.give_up(key, error).await;
+        }
+        let failed = Outcome::ModelFailed {
+            key,
+            error: error.message,
+            billing: error.billing,
+        };
+        let turn = self.run.next_turn();
+        self.summary_turn(turn, vec![failed], outcomes).await
+    }
+
+    /// One model call that sums the conversation up. It is a turn of its own.
+    pub(super) async fn summary_turn(
+        &mut self,
+        turn: u32,
+        reported: Vec<Outcome>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Flow {
+        if let Some(end) = self.out_of_time() {
+            return self.finish(reported, end).await;
+        }
+        let Some(plan) = self.summary_plan() else {
+            // Nothing to sum up any more: an earlier engine died after it had been done.
+            self.summary_due = false;
+            outcomes.extend(reported);
+            return Flow::GoOn;
+        };
+        let tokens_before = self.run.tokens_estimate(self.fixed_estimate);
+        let mut request = self.summary_request(&plan);
+        let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
+        let intent = ModelIntent {
+            input_tokens_max: said + fixed_tokens(&request.system, &[]).0,
+            output_tokens: request.max_output_tokens,
+            output_tokens_floor: self
+                .request
+                .limits
+                .output_tokens_floor
+                .min(request.max_output_tokens),
+        };
+        let granted = self.advance(reported, Next::Summary { turn, intent }).await;
+        let Some(Grant::Model {
+            key,
+            max_output_tokens,
+            idempotency_key,
+            ..
+        }) = granted
+        else {
+            return Flow::End;
+        };
+        request.max_output_tokens = max_output_tokens;
+        request.idempotency_key = idempotency_key;
+        let mut answer = match Box::pin(self.call_model(key, request)).await {
+            Ok(answer) => answer,
+            Err(err) => return self.give_up(key, err).await,
+        };
+        let used = self.settle(&mut answer);
+        let usage = answer.usage;
+        let summary = answer.text();
+        if summary.trim().is_empty() {
+            return self.give_up(key, empty_summary(usage)).await;
+        }
+        let compaction = compact::compaction(&plan, summary, tokens_before);
+        self.run.compact(&compaction);
+        self.summary_due = false;
+        outcomes.push(Outcome::Summarised {
+            key,
+            compaction,
+            usage,
+            used,
+        });
+        Flow::GoOn
+    }
+
+    fn summary_request(&self, plan: &Plan) -> LlmRequest {
+        let text = compact::request_text(plan);
+        LlmRequest {
+            model: Arc::clone(&self.request.model),
+            system: compact::SUMMARY_SYSTEM.into(),
+            messages: vec![Arc::new(Message::user(text, MessageOrigin::Task))],
+            tools: [].into(),
+            tool_choice: ToolChoice::Auto,
+            max_output_tokens: self.summary_limits().summary_max,
+            temperature: None,
+            response_schema: None,
+            idempotency_key: String::new(),
+            // The prompt is not used again.
+            options: RequestOptions {
+                cache: CacheRetention::None,
+                ..RequestOptions::default()
+            },
+        }
+    }
+}
+
+fn empty_summary(usage: Usage) -> LlmError {
+    LlmError {
+        kind: LlmErrorKind::StreamCut,
+        message: "the model summed the conversation up in no words".to_owned(),
+        retry_after_ms: None,
+        billing: Billing::Known(usage),
+    }
+}
