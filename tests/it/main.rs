@@ -1,20 +1,25 @@
 //! Tests of the whole through public APIs, as one binary. One module per topic.
 #![cfg(test)]
 
+mod answers;
 mod attempts;
 mod budgets;
+mod compaction;
 mod crash;
 mod crash_audit;
 mod crash_child;
 mod crash_open;
 mod docs;
+mod escalation;
 mod events;
 mod example;
 mod faults;
+mod hooks;
 mod input;
 mod layering;
 mod lifecycle;
 mod no_panics;
+mod profiles;
 mod real_model;
 mod recovery;
 mod requests;

@@ -7,11 +7,16 @@ use dash::api::{CreateSwarm, Resolution};
 use dash::event::EventKind;
 use dash::ids::SwarmId;
 use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
-use dash::model::{ReservationState, SideEffect, StepState, Strategy, SwarmStatus, TaskStatus};
+use dash::model::{
+    AgentProfile, ReservationState, SideEffect, StepState, Strategy, SwarmStatus, TaskStatus,
+};
 use dash::store::{EventFilter, Page, ReservationFilter, StepFilter, Store};
 use dash::testing::FaultyStore;
 use dash::testing::faulty_store::Fault;
-use dash_tests::{Door, Engine, Setup, audit, create, results, shared, task_of, turn, within};
+use dash_tests::{
+    Door, Engine, Setup, audit, create, is_summary, priced, results, shared, task_of, texts, turn,
+    turn_number, within,
+};
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
@@ -105,6 +110,7 @@ async fn finished(store: &dyn Store) -> HashSet<String> {
     let events = store.list_events(&filter, 0, 1_000).await.unwrap();
     let key = |kind: &EventKind| match kind {
         EventKind::AgentTurn(e) => Some(format!("{}/{}", e.agent_id, e.step)),
+        EventKind::AgentCompacted(e) => Some(format!("{}/{}", e.agent_id, e.step)),
         EventKind::ToolCompleted(e) => Some(format!("{}/{}", e.agent_id, e.step)),
         _ => None,
     };
@@ -222,14 +228,22 @@ async fn compare(before: &Before, setup: &Setup, doors: &Doors, again: &HashSet<
 }
 
 async fn dies_everywhere(script: fn(&LlmRequest) -> ScriptedReply, request: CreateSwarm) {
-    let mut request = request;
+    dies_everywhere_with(script, request, |_| {}).await;
+}
+
+async fn dies_everywhere_with(
+    script: fn(&LlmRequest) -> ScriptedReply,
+    mut request: CreateSwarm,
+    prepare: fn(&mut Setup),
+) {
     request.id = Some(SWARM);
     request.config.max_retries = 2;
     for fault in [Fault::IoBefore, Fault::IoAfter] {
         let mut commits = 0;
         loop {
             let doors = Doors::new();
-            let setup = Setup::new(script).priced();
+            let mut setup = Setup::new(script).priced();
+            prepare(&mut setup);
             let setup = doors.0.iter().fold(setup, Setup::door);
             if !first_life(commits + 1, fault, &setup, &request).await {
                 break;
@@ -276,6 +290,83 @@ async fn a_planned_swarm_survives_a_death_at_every_commit() {
     let mut request = create("sum", 2);
     request.strategy = Strategy::MapReduce;
     dies_everywhere(script, request).await;
+}
+
+/// Works for six turns with a tool that says much, in a window that holds about three of them.
+fn talkative(request: &LlmRequest) -> ScriptedReply {
+    if is_summary(request) {
+        return ScriptedReply::text(format!("summary in turn {}", turn_number(request)));
+    }
+    match turn_number(request) {
+        1..8 => ScriptedReply::tool_call("pure", json!({"pad": "x".repeat(1_500)})),
+        _ => ScriptedReply::text("end"),
+    }
+}
+
+#[tokio::test]
+async fn a_swarm_that_sums_up_survives_a_death_at_every_commit() {
+    dies_everywhere_with(talkative, create("go", 1), |setup| {
+        setup.model.context_window = 2_048;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_swarm_that_outgrows_an_unknown_window_survives_a_death_at_every_commit() {
+    fn script(request: &LlmRequest) -> ScriptedReply {
+        let chars: usize = texts(request).iter().map(|text| text.len()).sum();
+        let said = request.messages.len();
+        if !is_summary(request) && said > 5 && chars < 100_000 {
+            let error = LlmError::unbilled(LlmErrorKind::ContextOverflow, "prompt is too long");
+            return ScriptedReply::failure(error);
+        }
+        talkative(request)
+    }
+    dies_everywhere_with(script, create("go", 1), |_| {}).await;
+}
+
+#[tokio::test]
+async fn a_swarm_whose_models_fail_survives_a_death_at_every_commit() {
+    fn script(request: &LlmRequest) -> ScriptedReply {
+        if request.model.id == "m" && turn_number(request) > 1 {
+            let error = LlmError::unbilled(LlmErrorKind::Server, "down");
+            return ScriptedReply::failure(error);
+        }
+        worker(request)
+    }
+    let mut request = create("go", 1);
+    request.config.escalation = vec!["better".to_owned()];
+    dies_everywhere_with(script, request, |setup| {
+        let mut better = priced();
+        better.id = "better".to_owned();
+        *setup = setup.clone().also(better);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_swarm_with_a_schema_and_profiles_survives_a_death_at_every_commit() {
+    fn script(request: &LlmRequest) -> ScriptedReply {
+        match (task_of(request).as_str(), turn(request)) {
+            ("review", 0) => ScriptedReply::tool_call("idempotent", json!({})),
+            ("review", _) => ScriptedReply::text("fine"),
+            (_, 0) => ScriptedReply::tool_call("reviewer", json!({"task": "review"})),
+            (_, 1) => ScriptedReply::text("not what was asked for"),
+            _ => ScriptedReply::text(json!({"verdict": results(request)[0].1}).to_string()),
+        }
+    }
+    let mut request = create("go", 1);
+    request.config.answer_schema = Some(json!({
+        "type": "object", "properties": {"verdict": {"type": "string"}}, "required": ["verdict"],
+    }));
+    request.config.profiles = vec![AgentProfile {
+        name: "reviewer".to_owned(),
+        description: "Reviews.".to_owned(),
+        instructions: "You review.".to_owned(),
+        model: String::new(),
+        tools: None,
+    }];
+    dies_everywhere_with(script, request, |_| {}).await;
 }
 
 /// An engine that dies while its one agent is in the middle of a `once` tool; the next one.

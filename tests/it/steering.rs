@@ -4,7 +4,7 @@ use dash::ErrorKind;
 use dash::event::EventKind;
 use dash::ids::AgentId;
 use dash::llm::{LlmRequest, ScriptedReply};
-use dash::model::{Message, MessageOrigin, SideEffect, SwarmStatus, TicketState};
+use dash::model::{Message, MessageOrigin, QueueMode, SideEffect, SwarmStatus, TicketState};
 use dash::store::{Page, TicketFilter};
 use dash_tests::{Door, Engine, Setup, audit, create, texts, turn};
 use pretty_assertions::assert_eq;
@@ -156,4 +156,39 @@ async fn a_message_sent_to_a_paused_agent_waits_with_it() {
     engine.finish(swarm).await;
     assert_eq!(tickets(&engine, agent).await, [TicketState::Delivered]);
     audit(&engine).await;
+}
+
+#[tokio::test]
+async fn a_queue_in_mode_all_is_delivered_at_once() {
+    for (mode, expected) in [
+        (QueueMode::OneAtATime, vec![1, 2, 3]),
+        (QueueMode::All, vec![3, 3, 3]),
+    ] {
+        let door = Door::new("act", SideEffect::Pure);
+        door.close();
+        let script = |request: &LlmRequest| match turn(request) {
+            0..3 => ScriptedReply::tool_call("act", json!({})),
+            _ => ScriptedReply::text("end"),
+        };
+        let engine = Setup::new(script).priced().door(&door).start().await;
+        let mut request = create("go", 1);
+        request.config.steer_mode = mode;
+        let swarm = engine.create_swarm(request).await.unwrap();
+        door.wait_for_calls(1).await;
+        let agent = engine.agent(swarm.id).await;
+        for text in ["one", "two", "three"] {
+            engine.steer(agent.id, text).await.unwrap();
+        }
+        door.open();
+        engine.finish(swarm.id).await;
+        let told = |request: &LlmRequest| {
+            let texts = texts(request);
+            let of = |text: &&String| ["one", "two", "three"].contains(&text.as_str());
+            texts.iter().filter(of).count()
+        };
+        let counts: Vec<usize> = engine.desk.requests()[1..].iter().map(told).collect();
+        assert_eq!(counts, expected, "{mode:?}");
+        assert_eq!(engine.count("message.delivered").await, 3);
+        audit(&engine).await;
+    }
 }

@@ -54,13 +54,14 @@ fn agent_move(from: Option<AgentStatus>, kind: &EventKind) -> Option<AgentStatus
         (EventKind::AgentStarted(_), Some(Paused)) => Some(Paused),
         (EventKind::AgentPaused(_), Some(Spawning | Running)) => Some(Paused),
         (EventKind::AgentResumed(_), Some(Paused)) => Some(Spawning),
-        (EventKind::AgentRetrying(_), Some(Spawning | Running)) => Some(Spawning),
-        (EventKind::AgentRetrying(_), Some(Paused)) => Some(Paused),
-        (EventKind::AgentTurn(_) | EventKind::AgentTurnFailed(_), Some(at))
-            if !at.is_terminal() =>
-        {
-            Some(at)
+        (EventKind::AgentRetrying(_) | EventKind::AgentEscalated(_), Some(Spawning | Running)) => {
+            Some(Spawning)
         }
+        (EventKind::AgentRetrying(_) | EventKind::AgentEscalated(_), Some(Paused)) => Some(Paused),
+        (
+            EventKind::AgentTurn(_) | EventKind::AgentTurnFailed(_) | EventKind::AgentCompacted(_),
+            Some(at),
+        ) if !at.is_terminal() => Some(at),
         (EventKind::ToolStarted(_), Some(Running | Spawning)) => Some(Running),
         (EventKind::ToolCompleted(_), Some(at)) if !at.is_terminal() => Some(at),
         (EventKind::AgentCompleted(_), Some(Running | Spawning)) => Some(Completed),
@@ -80,6 +81,8 @@ fn agent_of(kind: &EventKind) -> Option<AgentId> {
         EventKind::AgentRetrying(e) => e.agent_id,
         EventKind::AgentTurn(e) => e.agent_id,
         EventKind::AgentTurnFailed(e) => e.agent_id,
+        EventKind::AgentCompacted(e) => e.agent_id,
+        EventKind::AgentEscalated(e) => e.agent_id,
         EventKind::ToolStarted(e) => e.agent_id,
         EventKind::ToolCompleted(e) => e.agent_id,
         EventKind::AgentCompleted(e) => e.agent_id,
@@ -148,6 +151,7 @@ async fn once(engine: &Engine) {
     for event in engine.events().await {
         let step = match &event.kind {
             EventKind::AgentTurn(e) => (e.agent_id, e.step),
+            EventKind::AgentCompacted(e) => (e.agent_id, e.step),
             EventKind::ToolCompleted(e) => (e.agent_id, e.step),
             _ => continue,
         };

@@ -11,7 +11,7 @@ use dash::ids::{AgentId, SwarmId};
 use dash::llm::{LlmRequest, Model, ModelPrice, ScriptedReply};
 use dash::model::{Agent, Budget, NanoUsd, Reservation, Step, Swarm, Task};
 use dash::sink::EventSink;
-use dash::spawn::Spawner;
+use dash::spawn::{AgentHooks, Spawner};
 use dash::store::{
     AgentFilter, EventFilter, MemoryStore, Page, ReservationFilter, StepFilter, Store, TaskFilter,
 };
@@ -78,6 +78,8 @@ pub struct Setup {
     sinks: Vec<Arc<dyn EventSink>>,
     clock: Option<Arc<dyn Clock>>,
     spawner: Option<Arc<dyn Spawner>>,
+    hooks: Option<Arc<dyn AgentHooks>>,
+    other_models: Vec<Model>,
 }
 
 impl Setup {
@@ -94,6 +96,8 @@ impl Setup {
             sinks: Vec::new(),
             clock: None,
             spawner: None,
+            hooks: None,
+            other_models: Vec::new(),
         }
     }
 
@@ -101,6 +105,21 @@ impl Setup {
     #[must_use]
     pub fn priced(mut self) -> Self {
         self.model = priced();
+        self
+    }
+
+    /// The same with one model more. Swarms then must name theirs, unless the settings do.
+    #[must_use]
+    pub fn also(mut self, model: Model) -> Self {
+        self.settings.default_model.clone_from(&self.model.id);
+        self.other_models.push(model);
+        self
+    }
+
+    /// The same with hooks.
+    #[must_use]
+    pub fn hooks(mut self, hooks: Arc<dyn AgentHooks>) -> Self {
+        self.hooks = Some(hooks);
         self
     }
 
@@ -158,6 +177,12 @@ impl Setup {
             .add_provider(Arc::new(self.desk.clone()))
             .add_model(self.model.clone())
             .with_tools(self.tools.clone());
+        for model in &self.other_models {
+            builder = builder.add_model(model.clone());
+        }
+        if let Some(hooks) = &self.hooks {
+            builder = builder.with_hooks(Arc::clone(hooks));
+        }
         for sink in &self.sinks {
             builder = builder.add_sink(Arc::clone(sink));
         }

@@ -46,3 +46,17 @@ pub fn results(request: &LlmRequest) -> Vec<(String, String, bool)> {
     };
     request.messages.iter().filter_map(|m| result(m)).collect()
 }
+
+/// The number of the turn that a request is for.
+#[must_use]
+pub fn turn_number(request: &LlmRequest) -> u32 {
+    let (_, step) = request.idempotency_key.split_once('/').unwrap_or_default();
+    let number = step.trim_start_matches('t').split('/').next();
+    number.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a request asks to sum a conversation up.
+#[must_use]
+pub fn is_summary(request: &LlmRequest) -> bool {
+    request.system.starts_with("You sum up")
+}
