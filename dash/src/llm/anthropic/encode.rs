@@ -143,7 +143,10 @@ pub fn encode(request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
 
 /// The number that is written the same in twice the precision: 0.7 stays 0.7.
 fn f64_as_written(number: f32) -> f64 {
-    number.to_string().parse().unwrap_or(f64::from(number))
+    number
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| f64::from(number))
 }
 
 fn system(text: &str, cache_control: Option<CacheControl>) -> Vec<Block<'_>> {
