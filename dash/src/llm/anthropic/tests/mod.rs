@@ -106,8 +106,8 @@ fn the_key_goes_where_the_server_looks_for_it() {
     let request = encode::request(Vec::new());
     let plain = AnthropicDialect::default();
     assert_eq!(plain.key_header(), KeyHeader::Named("x-api-key"));
-    let version = ("anthropic-version", "2023-06-01".to_owned());
-    assert_eq!(plain.headers(&request), [version.clone()]);
+    let version = || ("anthropic-version", "2023-06-01".to_owned());
+    assert_eq!(plain.headers(&request), [version()]);
     let options = AnthropicOptions {
         bearer: true,
         betas: vec!["interleaved-thinking-2025-05-14".into(), "b".into()],
@@ -117,7 +117,7 @@ fn the_key_goes_where_the_server_looks_for_it() {
     let betas = "interleaved-thinking-2025-05-14,b".to_owned();
     assert_eq!(
         other.headers(&request),
-        [version, ("anthropic-beta", betas)]
+        [version(), ("anthropic-beta", betas)]
     );
     let paths = (plain.base_path(), plain.path(&request), plain.models_path());
     let expected = ("/v1", "/messages".to_owned(), "/models?limit=1000");

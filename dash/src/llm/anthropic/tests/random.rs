@@ -40,7 +40,7 @@ fn usage() -> impl Strategy<Value = Value> {
     let told = told.prop_map(|(input, output, read, write, long)| {
         json!({"input_tokens": input, "output_tokens": output, "cache_read_input_tokens": read,
             "cache_creation_input_tokens": write,
-            "cache_creation": {"ephemeral_1h_input_tokens": long.clone()},
+            "cache_creation": {"ephemeral_1h_input_tokens": long},
             "output_tokens_details": {"thinking_tokens": long}})
     });
     prop_oneof![6 => told, 1 => odd()]
@@ -89,7 +89,7 @@ fn event() -> impl Strategy<Value = Value> {
         }),
         1 => Just(json!({"type": "message_stop"})),
         1 => Just(json!({"type": "ping"})),
-        1 => odd().prop_map(|error| json!({"type": "novel", "index": error.clone(), "error": error})),
+        1 => odd().prop_map(|error| json!({"type": "novel", "index": error, "error": error})),
         1 => (word(&["message_start", "content_block_start", "content_block_delta", "message_delta"]), odd())
             .prop_map(|(kind, odd)| json!({"type": kind, "index": 0, "message": odd, "content_block": odd, "delta": odd, "usage": odd})),
     ]
