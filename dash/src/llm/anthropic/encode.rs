@@ -55,7 +55,7 @@ impl CacheControl {
 
 #[derive(Serialize)]
 struct WireTool<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     input_schema: Cow<'a, Value>,
@@ -112,6 +112,7 @@ pub fn encode(request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
     if let Some(last) = users.next().and_then(|user| user.content.last_mut()) {
         last.mark(cache_control);
     }
+    let tools = tools(request, &messages, cache_control);
     let (thinking, effort) = thinking(request, &messages);
     let is_thinking = thinking.is_some_and(|thinking| thinking != Thinking::Disabled);
     let schema = request.response_schema.as_ref();
@@ -126,8 +127,8 @@ pub fn encode(request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
         model: request.model.wire_id(),
         max_tokens: request.max_output_tokens,
         stream: true,
-        tools: tools(&request.tools, cache_control),
-        tool_choice: tool_choice(request),
+        tool_choice: tool_choice(request, !tools.is_empty()),
+        tools,
         system: system(&request.system, cache_control),
         messages,
         thinking,
@@ -158,15 +159,40 @@ fn system(text: &str, cache_control: Option<CacheControl>) -> Vec<Block<'_>> {
     vec![block]
 }
 
-fn tools(tools: &[ToolSpec], cache_control: Option<CacheControl>) -> Vec<WireTool<'_>> {
-    let last = tools.len().saturating_sub(1);
-    let wire = tools.iter().enumerate().map(|(at, tool)| WireTool {
-        name: &tool.name,
+/// The tools on offer. If there are none, those that the conversation has called: the API refuses
+/// calls in a request without tools. They must not be called again, see [`tool_choice`].
+fn tools<'a>(
+    request: &'a LlmRequest,
+    messages: &[WireMessage<'_>],
+    cache_control: Option<CacheControl>,
+) -> Vec<WireTool<'a>> {
+    let mut tools: Vec<WireTool<'a>> = request.tools.iter().map(on_offer).collect();
+    if tools.is_empty() {
+        let blocks = messages.iter().flat_map(|message| &message.content);
+        for name in blocks.filter_map(Block::tool_called) {
+            if !tools.iter().any(|tool| tool.name == name) {
+                tools.push(WireTool {
+                    name: Cow::Owned(name.to_owned()),
+                    description: "",
+                    input_schema: object_schema(&Value::Null),
+                    cache_control: None,
+                });
+            }
+        }
+    }
+    if let Some(last) = tools.last_mut() {
+        last.cache_control = cache_control;
+    }
+    tools
+}
+
+fn on_offer(tool: &ToolSpec) -> WireTool<'_> {
+    WireTool {
+        name: Cow::Borrowed(&tool.name),
         description: &tool.description,
         input_schema: object_schema(&tool.parameters),
-        cache_control: cache_control.filter(|_| at == last),
-    });
-    wire.collect()
+        cache_control: None,
+    }
 }
 
 /// The schema, with the `type` that the API demands.
@@ -180,13 +206,14 @@ fn object_schema(schema: &Value) -> Cow<'_, Value> {
     Cow::Owned(Value::Object(fields))
 }
 
-fn tool_choice(request: &LlmRequest) -> Option<WireChoice<'_>> {
+fn tool_choice(request: &LlmRequest, has_tools: bool) -> Option<WireChoice<'_>> {
     // Servers refuse a choice without tools.
-    if request.tools.is_empty() {
+    if !has_tools {
         return None;
     }
     let one_only = request.options.parallel_tool_calls == Some(false);
     let (r#type, name) = match &request.tool_choice {
+        _ if request.tools.is_empty() => ("none", None),
         ToolChoice::Auto if one_only => ("auto", None),
         ToolChoice::Auto => return None,
         ToolChoice::None => ("none", None),

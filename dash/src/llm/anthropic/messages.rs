@@ -125,6 +125,13 @@ impl<'a> Block<'a> {
         matches!(self.kind, BlockKind::ToolResult { .. })
     }
 
+    pub(super) fn tool_called(&self) -> Option<&str> {
+        match &self.kind {
+            BlockKind::ToolUse { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     pub(super) const fn is_thinking(&self) -> bool {
         matches!(
             self.kind,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::llm::{LlmError, LlmErrorKind, Model};
+use crate::llm::{LlmError, LlmErrorKind, Model, ThinkingLevel, ThinkingMode, ThinkingSupport};
 
 pub(super) fn read_models(body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {
     let unreadable = |why: &str| {
@@ -35,7 +35,30 @@ fn read_model(entry: &Value, provider: &str) -> Option<Model> {
         0 => limit,
         window => limit.min(window),
     };
+    model.images = can(entry, "image_input");
+    model.thinking = thinking(entry);
     Some(model)
+}
+
+fn can(entry: &Value, capability: &str) -> bool {
+    let path = format!("/capabilities/{capability}/supported");
+    entry.pointer(&path).and_then(Value::as_bool) == Some(true)
+}
+
+fn thinking(entry: &Value) -> Option<ThinkingSupport> {
+    if !can(entry, "thinking/types/adaptive") {
+        let has_budget = can(entry, "thinking/types/enabled");
+        return has_budget.then(|| ThinkingSupport::new(ThinkingMode::Budget));
+    }
+    let mut support = ThinkingSupport::new(ThinkingMode::Adaptive);
+    // The levels below are always there.
+    for level in [ThinkingLevel::XHigh, ThinkingLevel::Max] {
+        if can(entry, &format!("effort/{}", level.as_str())) {
+            let word = Some(level.as_str().to_owned());
+            support.levels.insert(level, word);
+        }
+    }
+    Some(support)
 }
 
 #[cfg(test)]
@@ -60,9 +83,38 @@ mod tests {
         let expected = [("a", 200_000, 64_000), ("b", 0, 4_096), ("c", 2_048, 2_048)];
         assert_eq!(told, expected);
         assert!(models.iter().all(|model| model.provider == "p"));
+        assert!(
+            models
+                .iter()
+                .all(|model| !model.images && model.thinking.is_none())
+        );
         for body in ["{}", "<html>", r#"{"data":7}"#] {
             let error = read_models(body, "p").unwrap_err();
             assert_eq!(error.kind, LlmErrorKind::Decode, "{body}");
         }
+    }
+
+    #[test]
+    fn what_a_model_can_do_is_read_where_it_is_told() {
+        let yes = r#"{"supported":true}"#;
+        let body = format!(
+            r#"{{"data":[
+            {{"id":"a","capabilities":{{"image_input":{yes},
+              "thinking":{{"supported":true,"types":{{"adaptive":{yes},"enabled":{yes}}}}},
+              "effort":{{"high":{yes},"xhigh":null,"max":{yes}}}}}}},
+            {{"id":"b","capabilities":{{"image_input":{{"supported":false}},
+              "thinking":{{"types":{{"adaptive":{{"supported":false}},"enabled":{yes}}}}}}}}},
+            {{"id":"c","capabilities":null}}]}}"#
+        );
+        let mut adaptive = ThinkingSupport::new(ThinkingMode::Adaptive);
+        let max = ThinkingLevel::Max;
+        adaptive.levels.insert(max, Some("max".to_owned()));
+        let budget = ThinkingSupport::new(ThinkingMode::Budget);
+        let models = read_models(&body, "p").unwrap();
+        let told = models
+            .into_iter()
+            .map(|model| (model.images, model.thinking));
+        let expected = [(true, Some(adaptive)), (false, Some(budget)), (false, None)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 }

@@ -298,8 +298,9 @@ fn blank_texts_are_never_sent() {
         result("a", vec![ContentBlock::text(" \n")], false),
     ]);
     request.system = " \n".into();
-    let expected = r#"{"model":"m","max_tokens":5000,"stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"A"}]},{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{"z":1,"a":2}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"a"}]}]}"#;
-    assert_eq!(body(&request), expected);
+    let expected = r#"[{"role":"user","content":[{"type":"text","text":"A"}]},{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{"z":1,"a":2}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"a"}]}]"#;
+    assert_eq!(messages(&request), expected);
+    assert_eq!(field(&request, "system"), None);
 }
 
 #[test]
@@ -527,4 +528,19 @@ fn calls_that_began_without_thinking_are_finished_without_it() {
         ok("b"),
     ];
     assert!(!asks_with_thinking(before));
+}
+
+#[test]
+fn calls_of_tools_that_are_no_longer_on_offer_are_declared_and_forbidden() {
+    let call = |id: &str, name: &str| call_of(id, name, json!({}));
+    let calls = vec![call("a", "g"), call("b", "f"), call("c", "g")];
+    let mut request = bare(vec![user("A"), said(calls), user("Sum it up.")]);
+    request.options.parallel_tool_calls = Some(false);
+    let declared = r#"[{"name":"g","input_schema":{"type":"object"}},{"name":"f","input_schema":{"type":"object"}}]"#;
+    assert_eq!(field(&request, "tools").as_deref(), Some(declared));
+    let forbidden = r#"{"type":"none"}"#;
+    assert_eq!(field(&request, "tool_choice").as_deref(), Some(forbidden));
+    request.tools = Arc::new([tool("h", json!({"type": "object"}))]);
+    let offered = r#"[{"name":"h","description":"Does it.","input_schema":{"type":"object"}}]"#;
+    assert_eq!(field(&request, "tools").as_deref(), Some(offered));
 }
