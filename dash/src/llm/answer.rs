@@ -94,6 +94,8 @@ pub struct Answer {
     builder: MessageBuilder,
     setup: AnswerSetup,
     usage: Option<Usage>,
+    /// Whether `usage` is of the whole answer.
+    usage_is_final: bool,
     billed: Option<NanoUsd>,
     produced_bytes: u64,
     started: bool,
@@ -113,6 +115,7 @@ impl Answer {
             builder: fresh(&setup),
             setup,
             usage: None,
+            usage_is_final: false,
             billed: None,
             produced_bytes: 0,
             started: false,
@@ -391,7 +394,24 @@ impl Answer {
 
     /// The server tells the tokens used so far. All zero is taken for not told.
     pub fn usage(&mut self, usage: Usage, out: &mut Vec<LlmEvent>) {
-        if self.ended || usage.total() == 0 || self.usage == Some(usage) {
+        if self.ended || usage.total() == 0 {
+            return;
+        }
+        self.usage_is_final = true;
+        self.tell_usage(usage, out);
+    }
+
+    /// The server tells tokens before it knows all of them. They are shown; but the bill of a
+    /// failure stays unknown, and a whole answer is charged at least one token of output per byte
+    /// received, unless [`usage`](Self::usage) follows.
+    pub fn usage_so_far(&mut self, usage: Usage, out: &mut Vec<LlmEvent>) {
+        if !self.ended && usage.total() > 0 {
+            self.tell_usage(usage, out);
+        }
+    }
+
+    fn tell_usage(&mut self, usage: Usage, out: &mut Vec<LlmEvent>) {
+        if self.usage == Some(usage) {
             return;
         }
         self.start(None, None, out);
@@ -428,19 +448,20 @@ impl Answer {
             (StopReason::ToolUse, 0) => StopReason::Stop,
             (reason, _) => reason,
         };
-        if self.usage.is_none() {
-            let usage = Usage {
-                input: self.setup.input_bound,
-                output: self.produced_bytes,
-                ..Usage::default()
-            };
-            self.usage(usage, out);
-        } else if self.has_overflowed(reason) {
+        if self.has_overflowed(reason) {
             let window = self.setup.model.context_window;
             let text = format!("the prompt was longer than the model's window of {window} tokens");
             let error = LlmError::billed_unknown(LlmErrorKind::ContextOverflow, text);
             self.error(error, out);
             return;
+        }
+        if !self.usage_is_final {
+            let mut bound = self.usage.unwrap_or_default();
+            bound.output = bound.output.max(self.produced_bytes);
+            if bound.prompt() == 0 {
+                bound.input = self.setup.input_bound;
+            }
+            self.usage(bound, out);
         }
         let message = self.take(reason);
         out.push(LlmEvent::Done { reason, message });
@@ -464,7 +485,8 @@ impl Answer {
         if self.ended {
             return;
         }
-        match (self.usage, &error.billing) {
+        let usage = self.usage.filter(|_| self.usage_is_final);
+        match (usage, &error.billing) {
             (Some(usage), Billing::Unknown | Billing::None) => {
                 error.billing = Billing::Known(usage);
             }

@@ -32,6 +32,7 @@ use crate::env::BoxFuture;
 use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
 
 mod answer;
+pub mod anthropic;
 pub mod arguments;
 pub mod dialect;
 pub mod failure;
