@@ -45,8 +45,8 @@ impl ResponsesDecoder {
         let summary = event.summary_index.get().unwrap_or(0);
         match kind {
             "response.created" | "response.queued" | "response.in_progress" => {
-                self.begin(&event.response().unwrap_or_default(), out);
                 self.answer.heartbeat(out);
+                self.begin(&event.response().unwrap_or_default(), out);
             }
             "response.output_item.added" => self.item_added(event, out),
             "response.output_item.done" => self.item_done(event, out),
@@ -62,7 +62,7 @@ impl ResponsesDecoder {
             }
             "response.reasoning_summary_part.added" => {
                 let at = self.slot(ItemKind::Reasoning, event);
-                if let Some(slot) = self.slots.get_mut(at) {
+                if let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) {
                     slot.is_apart = true;
                 }
             }
@@ -109,17 +109,21 @@ impl ResponsesDecoder {
         self.answer.start(Some(model), Some(id), out);
     }
 
-    /// The item an event is about. Servers may tell of one that they did not announce.
-    fn slot(&mut self, kind: ItemKind, event: &Event<'_>) -> usize {
+    /// The item an event adds to; `None` if it has ended. Servers may tell of one that they did not
+    /// announce.
+    fn slot(&mut self, kind: ItemKind, event: &Event<'_>) -> Option<usize> {
         let (place, id) = (event.output_index.get(), event.item_id.as_str());
-        if let Some(at) = self.slots.find(kind, place, [id, ""]) {
-            return at;
+        let found = self.slots.find(kind, place, [id, ""]);
+        let found = found.or_else(|| self.slots.last_unless_named(kind, place, id));
+        if let Some(at) = found {
+            let is_open = self.slots.get_mut(at).is_some_and(|slot| !slot.is_done);
+            return is_open.then_some(at);
         }
         let at = self.slots.push(kind, place);
         if let Some(slot) = self.slots.get_mut(at) {
             id.clone_into(&mut slot.item_id);
         }
-        at
+        Some(at)
     }
 
     // ---- items ----
@@ -174,9 +178,10 @@ impl ResponsesDecoder {
     // ---- messages ----
 
     fn text_delta(&mut self, event: &Event<'_>, delta: &str, out: &mut Vec<LlmEvent>) {
-        let at = self.slot(ItemKind::Message, event);
         let index = event.content_index.get().unwrap_or(0);
-        self.grow_text(at, index, delta, out);
+        if let Some(at) = self.slot(ItemKind::Message, event) {
+            self.grow_text(at, index, delta, out);
+        }
     }
 
     fn grow_text(&mut self, at: usize, index: u64, delta: &str, out: &mut Vec<LlmEvent>) {
@@ -186,7 +191,6 @@ impl ResponsesDecoder {
         let known = slot.pieces.iter().find(|p| p.content_index == index);
         let block = match known.map(|piece| piece.block) {
             Some(block) => block,
-            None if slot.is_done => return,
             None => {
                 let block = self.answer.open(TextKind::Text, out);
                 slot.pieces.push(Piece {
@@ -201,9 +205,10 @@ impl ResponsesDecoder {
     }
 
     fn text_whole(&mut self, event: &Event<'_>, text: &str, out: &mut Vec<LlmEvent>) {
-        let at = self.slot(ItemKind::Message, event);
         let index = event.content_index.get().unwrap_or(0);
-        self.set_text(at, index, text, out);
+        if let Some(at) = self.slot(ItemKind::Message, event) {
+            self.set_text(at, index, text, out);
+        }
     }
 
     /// The whole text of a part; one that was not streamed is told at once. Nothing does not
@@ -219,9 +224,6 @@ impl ResponsesDecoder {
     }
 
     fn finish_message(&mut self, at: usize, item: Option<&Item>, out: &mut Vec<LlmEvent>) {
-        if let Some(slot) = self.slots.get_mut(at) {
-            slot.is_done = false;
-        }
         let texts = item.into_iter().flat_map(|item| &item.texts);
         for (index, text) in (0_u64..).zip(texts) {
             self.set_text(at, index, text, out);
@@ -229,7 +231,6 @@ impl ResponsesDecoder {
         let Some(slot) = self.slots.get_mut(at) else {
             return;
         };
-        slot.is_done = true;
         for piece in &mut slot.pieces {
             let signature = Some(slot.item_id.clone()).filter(|id| !id.is_empty());
             let end = TextEnd {
@@ -258,9 +259,10 @@ impl ResponsesDecoder {
         delta: &str,
         out: &mut Vec<LlmEvent>,
     ) {
-        let at = self.slot(ItemKind::Reasoning, event);
-        let is_done = self.slots.get_mut(at).is_none_or(|slot| slot.is_done);
-        if is_done || delta.is_empty() {
+        let Some(at) = self.slot(ItemKind::Reasoning, event) else {
+            return;
+        };
+        if delta.is_empty() {
             return;
         }
         self.open_thinking(at, out);
@@ -284,7 +286,7 @@ impl ResponsesDecoder {
     /// A part of the reasoning that was not streamed is told at once.
     fn thought_whole(&mut self, event: &Event<'_>, thought: Thought, out: &mut Vec<LlmEvent>) {
         let at = self.slot(ItemKind::Reasoning, event);
-        let slot = self.slots.get_mut(at);
+        let slot = at.and_then(|at| self.slots.get_mut(at));
         if slot.is_some_and(|slot| slot.is_apart || !slot.thoughts.contains(&thought)) {
             self.thought(event, thought, event.text.as_str(), out);
         }
@@ -334,7 +336,7 @@ impl ResponsesDecoder {
         out: &mut Vec<LlmEvent>,
     ) {
         let at = self.slot(kind, event);
-        let Some(slot) = self.slots.get_mut(at) else {
+        let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else {
             return;
         };
         match slot.call {
@@ -345,7 +347,8 @@ impl ResponsesDecoder {
 
     fn call_whole(&mut self, kind: ItemKind, event: &Event<'_>, json: String) {
         let at = self.slot(kind, event);
-        if let Some(slot) = self.slots.get_mut(at).filter(|_| !json.is_empty()) {
+        let slot = at.and_then(|at| self.slots.get_mut(at));
+        if let Some(slot) = slot.filter(|_| !json.is_empty()) {
             slot.whole = Some(json);
         }
     }
@@ -428,12 +431,7 @@ impl ResponsesDecoder {
     /// The answer is whole, or as whole as the limit let it be. The final list tells what was not
     /// streamed.
     fn whole(&mut self, response: &Response<'_>, reason: StopReason, out: &mut Vec<LlmEvent>) {
-        for (place, item) in response.items() {
-            let found = self.slots.find_listed(place, &item);
-            let at = found.unwrap_or_else(|| self.slots.push(item.kind, Some(place)));
-            if let Some(slot) = self.slots.get_mut(at) {
-                slot.is_listed = true;
-            }
+        for (at, item) in self.slots.listed(response.items()) {
             self.finish_item(at, Some(&item), out);
         }
         for at in 0..self.slots.len() {

@@ -152,15 +152,50 @@ impl Slots {
         (!slot.is_done && !slot.is_other(ids)).then_some(at)
     }
 
-    /// The item that stands at `place` of the final list, each only once.
-    pub(super) fn find_listed(&self, place: u64, item: &Item) -> Option<usize> {
-        let first = |fits: &dyn Fn(&Slot) -> bool| {
-            let free = |slot: &Slot| slot.kind == item.kind && !slot.is_listed;
-            self.0.iter().position(|slot| free(slot) && fits(slot))
-        };
-        let ids = [item.id.as_str(), item.call_id.as_str()];
-        first(&|slot| slot.has_id(ids))
-            .or_else(|| first(&|slot| slot.output_index == Some(place)))
-            .or_else(|| first(&|slot| slot.output_index.is_none()))
+    /// The last item of a kind, for an event without place and id.
+    pub(super) fn last_unless_named(
+        &self,
+        kind: ItemKind,
+        output_index: Option<u64>,
+        id: &str,
+    ) -> Option<usize> {
+        let is_named = output_index.is_some() || !id.is_empty();
+        let last = self.0.iter().rposition(|slot| slot.kind == kind);
+        last.filter(|_| !is_named)
+    }
+
+    /// The item that each of the final list is, by its id, else by its place, else by the order of
+    /// its kind; new ones for those that were not streamed.
+    pub(super) fn listed(&mut self, items: Vec<(u64, Item)>) -> Vec<(usize, Item)> {
+        let by_id: Vec<Option<usize>> = items
+            .iter()
+            .map(|(_, item)| {
+                let ids = [item.id.as_str(), item.call_id.as_str()];
+                self.claim(item.kind, &|slot| slot.has_id(ids))
+            })
+            .collect();
+        let paired = items.into_iter().zip(by_id);
+        paired
+            .map(|((place, item), known)| {
+                let at = known
+                    .or_else(|| self.claim(item.kind, &|s| s.output_index == Some(place)))
+                    .or_else(|| self.claim(item.kind, &|s| s.output_index.is_none()))
+                    .unwrap_or_else(|| {
+                        let at = self.push(item.kind, Some(place));
+                        if let Some(slot) = self.0.get_mut(at) {
+                            slot.is_listed = true;
+                        }
+                        at
+                    });
+                (at, item)
+            })
+            .collect()
+    }
+
+    fn claim(&mut self, kind: ItemKind, fits: &dyn Fn(&Slot) -> bool) -> Option<usize> {
+        let is_free = |slot: &Slot| slot.kind == kind && !slot.is_listed;
+        let at = self.0.iter().position(|slot| is_free(slot) && fits(slot))?;
+        self.0.get_mut(at)?.is_listed = true;
+        Some(at)
     }
 }
