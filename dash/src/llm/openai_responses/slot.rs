@@ -86,6 +86,10 @@ impl Slot {
         ids.into_iter().any(is_own)
     }
 
+    const fn has_no_marks(&self) -> bool {
+        self.output_index.is_none() && self.item_id.is_empty() && self.call_id.is_empty()
+    }
+
     /// Whether the ids are another item's.
     fn is_other(&self, ids: [&str; 2]) -> bool {
         let is_told = ids.into_iter().any(|id| !id.is_empty());
@@ -130,7 +134,8 @@ impl Slots {
             let at_place = |slot: &Slot| slot.output_index == output_index;
             return last(&|slot| at_place(slot) && slot.has_id(ids))
                 .or_else(|| last(&|slot| at_place(slot) && !(slot.is_done && slot.is_other(ids))))
-                .or_else(|| last(&|slot| slot.output_index.is_none() && slot.has_id(ids)));
+                .or_else(|| last(&|slot| slot.output_index.is_none() && slot.has_id(ids)))
+                .or_else(|| last(&|slot| !slot.is_done && slot.has_no_marks()));
         }
         if ids.into_iter().any(|id| !id.is_empty()) {
             return last(&|slot| slot.has_id(ids))

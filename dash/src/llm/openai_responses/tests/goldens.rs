@@ -205,7 +205,8 @@ fn the_end_of_an_item_corrects_what_was_streamed() {
 #[test]
 fn text_beyond_ascii_survives() {
     let message = message_of(golden!("beyond_ascii"));
-    let said = "Gr\u{fc}\u{df}e, \u{65e5}\u{672c} \u{1f469}\u{200d}\u{1f680} \u{2028}\u{feff}\u{e9}\u{e9}";
+    let said =
+        "Gr\u{fc}\u{df}e, \u{65e5}\u{672c} \u{1f469}\u{200d}\u{1f680} \u{2028}\u{feff}\u{e9}\u{e9}";
     let expected = [
         text(said, "msg_1"),
         call(

@@ -7,8 +7,10 @@ use crate::llm::{Billing, LlmErrorKind};
 use crate::model::StopReason;
 
 fn completed(output: Value) -> Value {
-    json!({"type": "response.completed", "response": {"id": "r", "status": "completed",
-        "output": output, "usage": {"input_tokens": 9, "output_tokens": 2}}})
+    let usage = json!({"input_tokens": 9, "output_tokens": 2});
+    let mut event = json!({"type": "response.completed", "response": {"id": "r", "usage": usage}});
+    event["response"]["output"] = output;
+    event
 }
 
 fn text_delta(place: &Value, delta: &str) -> Value {
@@ -24,13 +26,15 @@ fn merge(event: &mut Value, more: &Value) {
 }
 
 fn added(place: &Value, item: Value) -> Value {
-    let mut event = json!({"type": "response.output_item.added", "item": item});
+    let mut event = json!({"type": "response.output_item.added"});
+    event["item"] = item;
     merge(&mut event, place);
     event
 }
 
 fn item_done(place: &Value, item: Value) -> Value {
-    let mut event = json!({"type": "response.output_item.done", "item": item});
+    let mut event = json!({"type": "response.output_item.done"});
+    event["item"] = item;
     merge(&mut event, place);
     event
 }
@@ -162,6 +166,37 @@ fn calls_are_told_apart_though_all_have_the_place_0() {
         item_done(&at(""), two.clone()),
         completed(json!([one, two])),
     ]);
+    assert_eq!(message.content, expected);
+}
+
+#[test]
+fn items_in_the_final_list_are_known_by_their_ids_before_their_order() {
+    let place = json!({"item_id": "msg_2"});
+    let message = done(&[
+        text_delta(&place, "b"),
+        item_done(&json!({}), message_item("msg_2", "b")),
+        completed(json!([
+            message_item("msg_1", "a"),
+            message_item("msg_2", "b")
+        ])),
+    ]);
+    assert_eq!(message.content, [text("b", "msg_2"), text("a", "msg_1")]);
+}
+
+#[test]
+fn the_end_of_an_item_finds_deltas_that_had_no_marks() {
+    let place = json!({"output_index": 2});
+    let message = done(&[
+        text_delta(&json!({}), "a"),
+        item_done(&place, message_item("msg_1", "ab")),
+        arguments(&json!({}), r#"{"x":"#),
+        item_done(&place, function("fc_1", "call_1", r#"{"x":1}"#)),
+        completed(json!([])),
+    ]);
+    let expected = [
+        text("ab", "msg_1"),
+        call("call_1", "f", json!({"x": 1}), "fc_1"),
+    ];
     assert_eq!(message.content, expected);
 }
 
