@@ -96,6 +96,17 @@ fn calls_without_places_are_told_apart_by_their_ids() {
     assert_eq!(message.stop_reason, StopReason::ToolUse);
 }
 
+/// llama.cpp calls everything completed, even what the limit cut.
+#[test]
+fn a_half_call_that_is_called_completed_is_not_run() {
+    let message = message_of(golden!("llama_limit"));
+    let refused = refused(&message);
+    assert!(
+        matches!(refused[..], [("call_a", "get_weather", why)] if why.ends_with(r#"{"city": "Par"#)),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn reasoning_in_the_open_is_thinking_and_is_kept_for_replay() {
     let message = message_of(golden!("llama_reasoning"));
