@@ -39,6 +39,7 @@ pub mod failure;
 mod fold;
 pub mod handoff;
 mod lenient;
+mod models;
 pub mod scripted;
 
 /// Names of the dialects, as messages carry them.
@@ -56,6 +57,7 @@ pub mod api {
 #[cfg(feature = "http")]
 pub mod http;
 pub mod openai_chat;
+pub mod openai_responses;
 
 pub use crate::model::pricing::{Model, ModelPrice, PriceTier};
 pub use crate::model::thinking::{ThinkingLevel, ThinkingMode, ThinkingSupport};

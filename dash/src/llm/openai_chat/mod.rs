@@ -7,11 +7,11 @@
 mod chunk;
 mod decode;
 mod encode;
-mod models;
 #[cfg(test)]
 mod tests;
 
 use super::dialect::{AnswerSetup, Decoder, Dialect};
+use super::models::read_models;
 use super::{LlmError, LlmRequest, Model, api};
 
 pub use decode::ChatDecoder;
@@ -80,6 +80,6 @@ impl Dialect for ChatDialect {
     }
 
     fn read_models(&self, body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {
-        models::read_models(body, provider)
+        read_models(body, provider)
     }
 }

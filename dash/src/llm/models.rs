@@ -1,10 +1,11 @@
-//! Reads lists of models.
+//! Reads lists of models in the shape that OpenAI and its imitations share.
 
 use serde_json::Value;
 
-use crate::llm::{LlmError, LlmErrorKind, Model};
+use super::{LlmError, LlmErrorKind, Model};
 
-pub(super) fn read_models(body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {
+/// What is in a list of models, `{"data":[{"id":…}]}` or the bare list.
+pub(crate) fn read_models(body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {
     let unreadable = |why: &str| {
         LlmError::unbilled(
             LlmErrorKind::Decode,
