@@ -36,6 +36,7 @@ pub mod arguments;
 pub mod dialect;
 pub mod failure;
 mod fold;
+pub mod gemini;
 pub mod handoff;
 mod lenient;
 pub mod scripted;
