@@ -75,7 +75,7 @@ impl<'a> Candidate<'a> {
         let content: Option<Content<'a>> = read(self.content);
         let parts: Option<Vec<&RawValue>> = content.and_then(|content| read(content.parts));
         let parts = parts.into_iter().flatten();
-        parts.filter_map(|part| Part::read(part)).collect()
+        parts.filter_map(Part::read).collect()
     }
 }
 
