@@ -21,6 +21,7 @@ pub mod sink;
 pub mod spawn;
 pub mod store;
 pub mod strategy;
+pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod tool;

@@ -201,6 +201,7 @@ const MONEY: &[&str] = &[
 const THROTTLED: &[&str] = &[
     "rate limit",
     "rate_limit",
+    "resource_exhausted",
     "ratelimit",
     "too many requests",
     "throttling",

@@ -12,9 +12,13 @@ use serde_json::Value;
 #[derive(Default)]
 pub(crate) struct Lenient<'a>(Cow<'a, str>);
 
-impl Lenient<'_> {
+impl<'a> Lenient<'a> {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(crate) fn into_inner(self) -> Cow<'a, str> {
+        self.0
     }
 }
 

@@ -37,6 +37,7 @@ pub mod arguments;
 pub mod dialect;
 pub mod failure;
 mod fold;
+pub mod gemini;
 pub mod handoff;
 mod lenient;
 mod models;
