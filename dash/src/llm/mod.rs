@@ -38,6 +38,8 @@ pub mod failure;
 mod fold;
 pub mod handoff;
 mod lenient;
+pub mod preview;
+pub mod registry;
 pub mod scripted;
 
 /// Names of the dialects, as messages carry them.
