@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use dash::Settings;
 use dash::api::CreateSwarm;
 use dash::event::EventKind;
+use dash::llm::registry::ModelRegistry;
 use dash::model::{
     AgentStatus, ReservationState, SideEffect, StepState, SwarmConfig, SwarmStatus, TaskStatus,
     TicketState,
@@ -85,6 +86,56 @@ fn every_event_is_in_the_reference() {
     }
     out.push('\n');
     check_table("docs/reference/events.md", "events", &out);
+}
+
+#[test]
+fn every_model_that_comes_along_is_in_the_reference() {
+    let mut out = String::from(
+        "| model | class | window | output | input | output | cache read | cache write |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for model in ModelRegistry::builtin().models() {
+        let (name, price) = (model.full_name(), &model.price);
+        let (window, output) = (model.context_window, model.max_output_tokens);
+        let class = model.class.map(|class| json!(class));
+        let class = class.as_ref().and_then(Value::as_str).unwrap_or("–");
+        let prices = [
+            price.input,
+            price.output,
+            price.cache_read,
+            price.cache_write,
+        ];
+        let prices = prices.map(|usd| usd.to_string()).join(" | ");
+        let _infallible = writeln!(
+            out,
+            "| `{name}` | {class} | {window} | {output} | {prices} |"
+        );
+        for tier in &price.tiers {
+            let prices = [tier.input, tier.output, tier.cache_read, tier.cache_write];
+            let prices = prices.map(|usd| usd.to_string()).join(" | ");
+            let above = tier.input_above;
+            let _infallible = writeln!(out, "| – above {above} of prompt | | | | {prices} |");
+        }
+    }
+    check_table("docs/reference/models.md", "models", &out);
+}
+
+#[test]
+fn the_file_of_models_in_the_reference_can_be_read_and_shows_every_field() {
+    let text = source::read("docs/reference/models.md");
+    let example = text.split("```json\n").nth(1).expect("an example");
+    let example = example.split("```").next().expect("its end");
+    let mut registry = ModelRegistry::empty();
+    registry.extend_from_json(example).expect("a file");
+    assert_eq!(registry.find("fast").expect("the model").id, "qwen");
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let field = line.split('`').nth(1).expect("a name");
+        let is_field = field.chars().all(|c| c.is_ascii_alphanumeric());
+        assert!(
+            !is_field || example.contains(&format!("\"{field}\"")),
+            "`{field}` is not in the example"
+        );
+    }
 }
 
 macro_rules! moves {

@@ -40,7 +40,12 @@ mod fold;
 pub mod gemini;
 pub mod handoff;
 mod lenient;
+<<<<<<< HEAD
 mod models;
+=======
+pub mod preview;
+pub mod registry;
+>>>>>>> wip-e
 pub mod scripted;
 
 /// Names of the dialects, as messages carry them.

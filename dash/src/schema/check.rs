@@ -76,9 +76,9 @@ impl<'a> Checker<'a> {
         self.visit(schema, value, Path::Root, depth).problems
     }
 
-    /// Counts one more look; whether it is allowed.
-    pub(super) const fn spend(&mut self) -> bool {
-        self.work += 1;
+    /// Counts more work; whether it is allowed.
+    pub(super) const fn spend(&mut self, work: usize) -> bool {
+        self.work = self.work.saturating_add(work);
         self.work <= WORK_MAX
     }
 
@@ -91,7 +91,7 @@ impl<'a> Checker<'a> {
         if !schema.is_object() || (value.is_null() && is_nullable(schema)) {
             return found;
         }
-        if depth >= DEPTH_MAX || !self.spend() {
+        if depth >= DEPTH_MAX || !self.spend(1) {
             found.here(path, "is too deep or too large to check; send less");
             return found;
         }

@@ -33,7 +33,7 @@ struct Coercer<'a> {
 impl<'a> Coercer<'a> {
     fn visit(&mut self, schema: &'a Value, value: &mut Value, depth: usize) {
         let nothing_to_do = !schema.is_object() || (value.is_null() && is_nullable(schema));
-        if nothing_to_do || depth >= DEPTH_MAX || !self.checker.spend() {
+        if nothing_to_do || depth >= DEPTH_MAX || !self.checker.spend(1) {
             return;
         }
         if let Some(kinds) = kinds_of(schema) {
@@ -72,6 +72,9 @@ impl<'a> Coercer<'a> {
             return;
         }
         for branch in list {
+            if !self.checker.spend(weight(value)) {
+                return;
+            }
             let mut copy = value.clone();
             self.visit(branch, &mut copy, depth + 1);
             if self.fits(branch, &copy, depth) {
@@ -95,6 +98,17 @@ impl<'a> Coercer<'a> {
             true
         });
     }
+}
+
+/// How much work it is to copy a value: one for each value within it, and for each 64 bytes of text.
+pub(super) fn weight(value: &Value) -> usize {
+    let within: usize = match value {
+        Value::String(text) => text.len() / 64,
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => fields.values().map(weight).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    within + 1
 }
 
 /// Turns a value that is of no allowed kind into one that is.

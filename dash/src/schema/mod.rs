@@ -37,7 +37,7 @@ pub const PROBLEMS_MAX: usize = 20;
 pub const RECEIVED_CHARS_MAX: usize = 1_000;
 /// Schemas within schemas, references included, that are followed.
 const DEPTH_MAX: usize = 128;
-/// Pairs of schema and value that one check looks at.
+/// Pairs of schema and value that one check looks at, copies included.
 const WORK_MAX: usize = 500_000;
 /// Characters of a path or a message.
 const TEXT_CHARS_MAX: usize = 300;

@@ -2,6 +2,7 @@ use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::coerce::weight;
 use super::*;
 
 fn lines(schema: &Value, value: &Value) -> Vec<String> {
@@ -182,6 +183,19 @@ fn forms_are_combined() {
             &["(root): must be null, not integer 3, or must be object, not integer 3"],
         ),
         (
+            json!({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}], "$defs": {"s": {"type": "string"}}}),
+            json!(3),
+            &["(root): must be string, not integer 3, or must be null, not integer 3"],
+        ),
+        (
+            json!({"oneOf": [
+                {"properties": {"kind": {"const": "a"}}, "required": ["kind", "x"]},
+                {"properties": {"kind": {"const": "b"}}, "required": ["kind", "y"]},
+            ]}),
+            json!({"kind": "b"}),
+            &["y: is required"],
+        ),
+        (
             json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
             json!(1),
             &["(root): fits more than one of the forms of which it must fit one"],
@@ -237,6 +251,16 @@ fn a_schema_that_never_ends_does_not_pass() {
         "(root): is too deep or too large to check; send less"
     );
     assert_eq!(coerce(&bomb, &json!(1)), json!(1));
+}
+
+#[test]
+fn copies_of_a_large_value_count_as_work() {
+    let items: Vec<Value> = (0..1_000).map(Value::from).collect();
+    let large = json!({"items": items, "text": "x".repeat(64_000)});
+    assert_eq!(weight(&large), 1 + 1 + 1_000 + 1 + 1_000);
+    // Without that, each of 500,000 steps would copy all of it.
+    let bomb = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}, false]});
+    assert_eq!(coerce(&bomb, &large), large);
 }
 
 #[test]
