@@ -56,6 +56,7 @@ pub mod api {
 pub mod http;
 pub mod openai_chat;
 
+pub use crate::model::compat::{Compat, CompatPatch};
 pub use crate::model::pricing::{Model, ModelPrice, PriceTier};
 pub use crate::model::thinking::{ThinkingLevel, ThinkingMode, ThinkingSupport};
 pub use fold::MessageBuilder;
