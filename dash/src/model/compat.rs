@@ -94,7 +94,6 @@ macro_rules! compat {
         /// How a server's Chat Completions differ. The default is what most servers understand.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
-        #[expect(clippy::struct_excessive_bools, reason = "independent facts about a server")]
         pub struct Compat {
             $($(#[doc = $doc])+ pub $field: $type,)+
         }

@@ -42,7 +42,9 @@ async fn ollama(driver: &HttpDriver, models: &mut [Model]) -> Result<(), LlmErro
     for model in models.iter_mut().take(ASKED_MAX) {
         let about = json!({"model": model.id}).to_string();
         read_ollama_show(&driver.post_native("/api/show", about).await?, model);
-        if let Some((_name, window)) = loaded.iter().find(|(name, _)| *name == model.id) {
+        let is_it = |name: &str| tagged(name) == tagged(&model.id);
+        let window = loaded.iter().find(|(name, _)| is_it(name));
+        if let Some((_name, window)) = window {
             set_window(model, *window);
         }
     }
@@ -56,4 +58,9 @@ async fn lm_studio(driver: &HttpDriver, models: &mut [Model]) -> Result<(), LlmE
     };
     read_lm_studio(&body, models);
     Ok(())
+}
+
+/// A name without the tag that it has by default.
+fn tagged(name: &str) -> &str {
+    name.strip_suffix(":latest").unwrap_or(name)
 }

@@ -24,12 +24,21 @@ pub(super) struct Chunk<'a> {
     pub(super) choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow, default, deserialize_with = "soft")]
     pub(super) usage: Option<RawUsage<'a>>,
+    /// Groq, also if usage is not asked for.
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) x_groq: Option<GroqExtra<'a>>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) detail: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) object: Lenient<'a>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct GroqExtra<'a> {
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) usage: Option<RawUsage<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +109,12 @@ pub(super) struct FunctionDelta<'a> {
     pub(super) name: Lenient<'a>,
     #[serde(borrow, default)]
     pub(super) arguments: Lenient<'a>,
+}
+
+impl FunctionDelta<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.as_str().is_empty() && self.arguments.as_str().is_empty()
+    }
 }
 
 #[derive(Deserialize)]

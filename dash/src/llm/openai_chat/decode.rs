@@ -75,7 +75,8 @@ impl ChatDecoder {
         if let Some(choice) = chunk.choices.as_ref().and_then(|choices| choices.first()) {
             self.choice(choice, out);
         }
-        if let Some(usage) = &chunk.usage {
+        let extra = chunk.x_groq.as_ref().and_then(|extra| extra.usage.as_ref());
+        if let Some(usage) = chunk.usage.as_ref().or(extra) {
             self.usage(usage, out);
         }
     }
@@ -119,7 +120,8 @@ impl ChatDecoder {
         for call in delta.tool_calls.iter().flatten() {
             self.call(call, out);
         }
-        if let Some(function) = &delta.function_call {
+        let old = delta.function_call.as_ref();
+        if let Some(function) = old.filter(|function| !function.is_empty()) {
             self.call_piece(None, "", Some(function), out);
         }
     }

@@ -120,8 +120,8 @@ fn tool_choice<'a>(
         ToolChoice::Required => Some(WireChoice::Word("required")),
         ToolChoice::Tool(name) if !compat.named_tool_choice => {
             let text = format!(
-                "tool `{name}` must be called, but the server ignores a choice by name and may \
-                 call any other; offer only this tool and require a call"
+                "tool `{name}` must be called, but the server ignores or refuses a choice by name; \
+                 offer only this tool and require a call"
             );
             return Err(LlmError::unbilled(LlmErrorKind::InvalidRequest, text));
         }

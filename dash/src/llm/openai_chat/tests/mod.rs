@@ -7,7 +7,6 @@ mod streams;
 use std::sync::Arc;
 
 use pretty_assertions::assert_eq;
-use serde_json::json;
 
 use super::*;
 use crate::llm::dialect::SseEvent;
@@ -30,22 +29,22 @@ fn model() -> Model {
 
 /// Decodes chunks; the grammar holds whatever they are.
 fn decode(chunks: &[&str]) -> Vec<LlmEvent> {
+    let events = chunks.iter().map(|data| ("message", *data));
+    decode_as(Compat::COMMON, model(), &events.collect::<Vec<_>>())
+}
+
+/// The same of a server that differs.
+fn decode_as(compat: Compat, model: Model, events: &[(&str, &str)]) -> Vec<LlmEvent> {
     let setup = AnswerSetup {
         api: api::OPENAI_CHAT,
         provider: "p".into(),
-        model: Arc::new(model()),
+        model: Arc::new(model),
         input_bound: 70,
     };
-    let mut decoder = ChatDecoder::new(setup);
+    let mut decoder = ChatDecoder::with_compat(setup, compat);
     let mut out = Vec::new();
-    for data in chunks {
-        decoder.feed(
-            SseEvent {
-                name: "message",
-                data,
-            },
-            &mut out,
-        );
+    for (name, data) in events {
+        decoder.feed(SseEvent { name, data }, &mut out);
     }
     decoder.eof(&mut out);
     assert_eq!(check_grammar(&out), Ok(()), "{out:#?}");
@@ -53,17 +52,39 @@ fn decode(chunks: &[&str]) -> Vec<LlmEvent> {
 }
 
 fn done(chunks: &[&str]) -> AssistantMessage {
-    match decode(chunks).pop() {
+    whole(decode(chunks))
+}
+
+fn whole(mut events: Vec<LlmEvent>) -> AssistantMessage {
+    match events.pop() {
         Some(LlmEvent::Done { message, .. }) => message,
         other => panic!("{other:?}"),
     }
 }
 
 fn failed(chunks: &[&str]) -> (LlmError, AssistantMessage) {
-    match decode(chunks).pop() {
+    broken(decode(chunks))
+}
+
+fn broken(mut events: Vec<LlmEvent>) -> (LlmError, AssistantMessage) {
+    match events.pop() {
         Some(LlmEvent::Error { error, message }) => (error, message),
         other => panic!("{other:?}"),
     }
+}
+
+fn thinking(message: &AssistantMessage) -> (String, Option<String>) {
+    let mut all = (String::new(), None);
+    for block in &message.content {
+        if let AssistantBlock::Thinking {
+            text, signature, ..
+        } = block
+        {
+            all.0.push_str(text);
+            all.1 = signature.clone().or(all.1);
+        }
+    }
+    all
 }
 
 fn calls(message: &AssistantMessage) -> Vec<(&str, &str, String)> {
