@@ -34,18 +34,16 @@ use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
 mod answer;
 pub mod anthropic;
 pub mod arguments;
+mod cost;
 pub mod dialect;
 pub mod failure;
 mod fold;
 pub mod gemini;
 pub mod handoff;
 mod lenient;
-<<<<<<< HEAD
 mod models;
-=======
 pub mod preview;
 pub mod registry;
->>>>>>> wip-e
 pub mod scripted;
 
 /// Names of the dialects, as messages carry them.
@@ -65,6 +63,7 @@ pub mod http;
 pub mod openai_chat;
 pub mod openai_responses;
 
+pub use crate::model::compat::{Compat, CompatPatch};
 pub use crate::model::pricing::{Model, ModelPrice, PriceTier};
 pub use crate::model::thinking::{ThinkingLevel, ThinkingMode, ThinkingSupport};
 pub use fold::MessageBuilder;

@@ -110,6 +110,7 @@ macro_rules! status {
 
 pub mod agent;
 pub mod budget;
+pub mod compat;
 pub mod entry;
 pub mod inbox;
 pub mod message;

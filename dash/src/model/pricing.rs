@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::compat::CompatPatch;
 use super::thinking::ThinkingSupport;
 use super::{Amount, NanoUsd, Usage};
 
@@ -151,6 +152,9 @@ pub struct Model {
     /// How it is told to think; `None` = it does not, or cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<ThinkingSupport>,
+    /// How its Chat Completions differ from what its server usually does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compat: Option<CompatPatch>,
 }
 
 impl Model {
@@ -189,6 +193,7 @@ impl Model {
             price: ModelPrice::default(),
             images: false,
             thinking: None,
+            compat: None,
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Request, Response, Url, redirect};
+use reqwest::{Client, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
@@ -148,7 +148,23 @@ impl HttpDriver {
 
     /// Gets `path` below the base URL; the body as text.
     pub(super) async fn get(&self, path: &str) -> Result<String, LlmError> {
-        let mut request = Request::new(reqwest::Method::GET, self.url(path));
+        self.fetch(Request::new(Method::GET, self.url(path))).await
+    }
+
+    /// Gets `path` where the server's own interface is: beside `/v1`; the body as text.
+    pub(super) async fn get_native(&self, path: &str) -> Result<String, LlmError> {
+        let request = Request::new(Method::GET, self.native_url(path));
+        self.fetch(request).await
+    }
+
+    /// Posts JSON to `path` where the server's own interface is; the body as text.
+    pub(super) async fn post_native(&self, path: &str, json: String) -> Result<String, LlmError> {
+        let mut request = Request::new(Method::POST, self.native_url(path));
+        *request.body_mut() = Some(json.into());
+        self.fetch(request).await
+    }
+
+    async fn fetch(&self, mut request: Request) -> Result<String, LlmError> {
         *request.headers_mut() = self.headers.clone();
         let response = self.send(request).await?;
         let limit = self.options.response_head_timeout;
@@ -177,13 +193,21 @@ impl HttpDriver {
         url
     }
 
+    fn native_url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        let base = url.path().trim_end_matches('/');
+        let whole = format!("{}{path}", base.strip_suffix("/v1").unwrap_or(base));
+        url.set_path(&whole);
+        url
+    }
+
     async fn open(
         &self,
         dialect: &dyn Dialect,
         request: &LlmRequest,
         body: Vec<u8>,
     ) -> Result<Response, LlmError> {
-        let mut post = Request::new(reqwest::Method::POST, self.url(&dialect.path(request)));
+        let mut post = Request::new(Method::POST, self.url(&dialect.path(request)));
         *post.headers_mut() = self.headers.clone();
         post.headers_mut()
             .insert(ACCEPT, HeaderValue::from_static("text/event-stream"));

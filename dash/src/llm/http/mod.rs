@@ -20,6 +20,7 @@ mod headers;
 mod provider;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::time::Duration;
 

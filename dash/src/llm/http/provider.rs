@@ -5,11 +5,11 @@ use std::sync::Arc;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{HttpDriver, HttpOptions};
+use super::{HttpDriver, HttpOptions, windows};
 use crate::env::{BoxFuture, Clock, SystemClock};
 use crate::llm::dialect::Dialect;
-use crate::llm::openai_chat::{ChatDialect, ChatOptions};
-use crate::llm::{LlmError, LlmProvider, LlmRequest, LlmStream, Model};
+use crate::llm::openai_chat::{ChatDialect, Preset, WindowSource};
+use crate::llm::{Compat, CompatPatch, LlmError, LlmProvider, LlmRequest, LlmStream, Model};
 use crate::{Error, Result};
 
 /// A server that speaks a [`Dialect`] over HTTP.
@@ -18,6 +18,7 @@ pub struct HttpProvider {
     id: Arc<str>,
     driver: HttpDriver,
     dialect: Arc<dyn Dialect>,
+    windows: WindowSource,
 }
 
 /// Builds an [`HttpProvider`].
@@ -29,6 +30,9 @@ pub struct HttpProviderBuilder {
     key: Option<SecretString>,
     headers: Vec<(String, String)>,
     dialect: Arc<dyn Dialect>,
+    chat: Option<Compat>,
+    patch: Option<CompatPatch>,
+    windows: WindowSource,
     http: HttpOptions,
     clock: Arc<dyn Clock>,
 }
@@ -44,19 +48,40 @@ impl HttpProvider {
             key: None,
             headers: Vec::new(),
             dialect,
+            chat: None,
+            patch: None,
+            windows: WindowSource::default(),
             http: HttpOptions::default(),
             clock: Arc::new(SystemClock),
         }
     }
 
     /// A builder for a server that speaks OpenAI Chat Completions: OpenAI, OpenRouter, llama.cpp,
-    /// vLLM, … with the usual [`ChatOptions`] of its host. Its id is `openai` if not said.
+    /// vLLM, … How it differs is guessed from the URL, see [`Compat::for_base`]. Its id is `openai`
+    /// if not said.
     pub fn openai_chat(base_url: impl Into<String>) -> HttpProviderBuilder {
         let base_url = base_url.into();
-        let host = Url::parse(base_url.trim()).ok();
-        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
-        let options = ChatOptions::for_host(host);
-        Self::builder(base_url, Arc::new(ChatDialect { options })).id("openai")
+        let compat = Compat::for_base(&base_url);
+        let windows = Preset::for_base(&base_url).map(|preset| preset.windows);
+        let windows = windows.unwrap_or_default();
+        Self::chat(base_url, compat, windows).id("openai")
+    }
+
+    /// A builder for a well-known server, at its usual base URL unless another is said. Its id is
+    /// the preset's name.
+    pub fn compatible(preset: &Preset) -> HttpProviderBuilder {
+        Self::chat(preset.base_url, preset.compat, preset.windows).id(preset.name)
+    }
+
+    fn chat(
+        base_url: impl Into<String>,
+        compat: Compat,
+        windows: WindowSource,
+    ) -> HttpProviderBuilder {
+        let mut builder = Self::builder(base_url, Arc::new(ChatDialect { compat }));
+        builder.chat = Some(compat);
+        builder.windows = windows;
+        builder
     }
 }
 
@@ -64,6 +89,19 @@ impl HttpProviderBuilder {
     /// The provider's id, which [`Model::provider`] refers to; the dialect's name if not said.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
+        self
+    }
+
+    /// Another base URL than the preset's.
+    pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
+        self.base_url = base_url.into();
+        self
+    }
+
+    /// How the server differs from what is known of it, for Chat Completions. What is said again
+    /// replaces what was said before; what a model says of itself wins.
+    pub fn compat(mut self, patch: CompatPatch) -> Self {
+        self.patch = Some(self.patch.unwrap_or_default().or(&patch));
         self
     }
 
@@ -96,19 +134,31 @@ impl HttpProviderBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the URL is not `http` or `https`, carries
-    /// a user name or password, or the key or a header cannot be sent.
+    /// a user name or password, the key or a header cannot be sent, or [`compat`](Self::compat) is
+    /// said of another dialect than Chat Completions.
     pub fn build(self) -> Result<HttpProvider> {
         let base = base_url(&self.base_url, self.dialect.base_path())?;
-        let key = self.key.map(|key| (self.dialect.key_header(), key));
+        let dialect = match (self.chat, self.patch) {
+            (_, None) => self.dialect,
+            (Some(compat), Some(patch)) => Arc::new(ChatDialect {
+                compat: compat.patched(&patch),
+            }),
+            (None, Some(_)) => {
+                let issue = "only servers that speak Chat Completions have such differences";
+                return Err(Error::invalid("compat", issue));
+            }
+        };
+        let key = self.key.map(|key| (dialect.key_header(), key));
         let driver = HttpDriver::new(base, key, &self.headers, self.http, self.clock)?;
         let id = match self.id.as_str() {
-            "" => self.dialect.api(),
+            "" => dialect.api(),
             id => id,
         };
         Ok(HttpProvider {
             id: id.into(),
             driver,
-            dialect: self.dialect,
+            dialect,
+            windows: self.windows,
         })
     }
 }
@@ -144,13 +194,17 @@ impl LlmProvider for HttpProvider {
         self.driver.stream(dialect, Arc::clone(&self.id), request)
     }
 
-    /// Asks the server. A window it does not tell is unknown; prices are not told and are zero.
+    /// Asks the server. Some tell windows only through interfaces of their own, which are asked
+    /// too, see [`WindowSource`]; a window that is not told is unknown. Most tell no prices, which
+    /// then are zero.
     fn models(&self) -> BoxFuture<Result<Vec<Model>, LlmError>> {
         let (driver, id) = (self.driver.clone(), Arc::clone(&self.id));
-        let dialect = Arc::clone(&self.dialect);
+        let (dialect, source) = (Arc::clone(&self.dialect), self.windows);
         Box::pin(async move {
             let body = driver.get(dialect.models_path()).await?;
-            dialect.read_models(&body, &id)
+            let mut models = dialect.read_models(&body, &id)?;
+            windows::fill(&driver, source, &mut models).await;
+            Ok(models)
         })
     }
 }

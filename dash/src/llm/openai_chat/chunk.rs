@@ -1,10 +1,18 @@
 //! What a chunk of an answer may hold. Texts are borrowed from the event where JSON allows it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::llm::cost;
 use crate::llm::lenient::{Count, Lenient};
-use crate::model::Usage;
+use crate::model::{NanoUsd, Usage};
+
+/// What has another shape counts as missing.
+fn soft<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let raw = <&RawValue>::deserialize(from)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
 
 #[derive(Deserialize)]
 pub(super) struct Chunk<'a> {
@@ -14,8 +22,11 @@ pub(super) struct Chunk<'a> {
     pub(super) model: Lenient<'a>,
     #[serde(borrow, default)]
     pub(super) choices: Option<Vec<Choice<'a>>>,
-    #[serde(default)]
-    pub(super) usage: Option<RawUsage>,
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) usage: Option<RawUsage<'a>>,
+    /// Groq, also if usage is not asked for.
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) x_groq: Option<GroqExtra<'a>>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -25,19 +36,30 @@ pub(super) struct Chunk<'a> {
 }
 
 #[derive(Deserialize)]
+pub(super) struct GroqExtra<'a> {
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) usage: Option<RawUsage<'a>>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(borrow, default)]
     pub(super) delta: Option<Delta<'a>>,
     #[serde(borrow, default)]
     pub(super) finish_reason: Lenient<'a>,
-    #[serde(default)]
-    pub(super) usage: Option<RawUsage>,
+    /// The model's own word, behind a router.
+    #[serde(borrow, default)]
+    pub(super) native_finish_reason: Lenient<'a>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) usage: Option<RawUsage<'a>>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Delta<'a> {
     #[serde(borrow, default)]
-    pub(super) content: Lenient<'a>,
+    pub(super) content: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) refusal: Lenient<'a>,
     #[serde(borrow, default)]
@@ -46,8 +68,13 @@ pub(super) struct Delta<'a> {
     pub(super) reasoning: Lenient<'a>,
     #[serde(borrow, default)]
     pub(super) reasoning_text: Lenient<'a>,
-    #[serde(borrow, default)]
+    #[serde(default, deserialize_with = "soft")]
+    pub(super) reasoning_details: Option<Vec<Value>>,
+    #[serde(borrow, default, deserialize_with = "soft")]
     pub(super) tool_calls: Option<Vec<CallDelta<'a>>>,
+    /// What calls were before there could be several.
+    #[serde(borrow, default, deserialize_with = "soft")]
+    pub(super) function_call: Option<FunctionDelta<'a>>,
 }
 
 impl Delta<'_> {
@@ -69,10 +96,10 @@ impl Delta<'_> {
 #[derive(Deserialize)]
 pub(super) struct CallDelta<'a> {
     #[serde(default)]
-    pub(super) index: Option<u64>,
+    pub(super) index: Count,
     #[serde(borrow, default)]
     pub(super) id: Lenient<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "soft")]
     pub(super) function: Option<FunctionDelta<'a>>,
 }
 
@@ -84,17 +111,23 @@ pub(super) struct FunctionDelta<'a> {
     pub(super) arguments: Lenient<'a>,
 }
 
+impl FunctionDelta<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.as_str().is_empty() && self.arguments.as_str().is_empty()
+    }
+}
+
 #[derive(Deserialize)]
-pub(super) struct RawUsage {
+pub(super) struct RawUsage<'a> {
     #[serde(default)]
     prompt_tokens: Count,
     #[serde(default)]
     completion_tokens: Count,
     #[serde(default)]
     total_tokens: Count,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "soft")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "soft")]
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek.
     #[serde(default)]
@@ -102,6 +135,23 @@ pub(super) struct RawUsage {
     /// Kimi.
     #[serde(default)]
     cached_tokens: Count,
+    /// OpenRouter: dollars.
+    #[serde(borrow, default)]
+    cost: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "soft")]
+    cost_details: Option<CostDetails<'a>>,
+    /// Whether the upstream provider bills the caller's own account besides.
+    #[serde(default, deserialize_with = "soft")]
+    is_byok: Option<bool>,
+    /// xAI.
+    #[serde(default)]
+    cost_in_usd_ticks: Count,
+}
+
+#[derive(Deserialize)]
+struct CostDetails<'a> {
+    #[serde(borrow, default)]
+    upstream_inference_cost: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -118,7 +168,23 @@ struct CompletionDetails {
     reasoning_tokens: Count,
 }
 
-impl RawUsage {
+impl RawUsage<'_> {
+    /// What the server says it billed; `cost` counts only where it is known to be dollars.
+    pub(super) fn billed(&self, cost_is_dollars: bool) -> Option<NanoUsd> {
+        if let Some(ticks) = self.cost_in_usd_ticks.get() {
+            return cost::ticks(ticks);
+        }
+        let cost = self.cost.filter(|_| cost_is_dollars)?;
+        let cost = cost::dollars(cost.get())?;
+        let details = self
+            .cost_details
+            .as_ref()
+            .filter(|_| self.is_byok == Some(true));
+        let upstream = details.and_then(|details| details.upstream_inference_cost);
+        let upstream = upstream.and_then(|upstream| cost::dollars(upstream.get()));
+        Some(cost + upstream.unwrap_or_default())
+    }
+
     /// The counts, none of which overlaps another.
     pub(super) fn usage(&self) -> Usage {
         let prompt = self.prompt_tokens.get().unwrap_or(0);

@@ -1,10 +1,14 @@
 //! Reads answers.
 
-use super::chunk::{CallDelta, Choice, Chunk, Delta};
-use crate::llm::dialect::{Answer, AnswerSetup, BlockHandle, Decoder, SseEvent};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::chunk::{CallDelta, Choice, Chunk, Delta, FunctionDelta, RawUsage};
+use super::content::{self, Details};
+use crate::llm::dialect::{Answer, AnswerSetup, BlockHandle, Decoder, SseEvent, TextEnd, TextKind};
 use crate::llm::failure::{ServerFailure, shown};
-use crate::llm::{LlmError, LlmErrorKind, LlmEvent};
-use crate::model::StopReason;
+use crate::llm::{Compat, LlmError, LlmErrorKind, LlmEvent};
+use crate::model::{AssistantBlock, StopReason};
 
 /// Why the server says it stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +37,34 @@ struct Slot {
 #[derive(Debug)]
 pub struct ChatDecoder {
     answer: Answer,
+    compat: Compat,
     finish: Option<Finish>,
     slots: Vec<Slot>,
+    /// What must be sent back unchanged, and the thinking it belongs to.
+    details: Details,
+    detailed: Option<BlockHandle>,
 }
 
 impl ChatDecoder {
-    /// A decoder of one answer.
+    /// A decoder of one answer of a server that differs in nothing but what its model says.
     #[must_use]
     pub fn new(setup: AnswerSetup) -> Self {
+        Self::with_compat(setup, Compat::COMMON)
+    }
+
+    /// A decoder of one answer; what the model says of its own differences wins.
+    #[must_use]
+    pub fn with_compat(setup: AnswerSetup, compat: Compat) -> Self {
         Self {
+            compat: setup
+                .model
+                .compat
+                .map_or(compat, |patch| compat.patched(&patch)),
             answer: Answer::new(setup),
             finish: None,
             slots: Vec::new(),
+            details: Details::default(),
+            detailed: None,
         }
     }
 
@@ -55,8 +75,16 @@ impl ChatDecoder {
         if let Some(choice) = chunk.choices.as_ref().and_then(|choices| choices.first()) {
             self.choice(choice, out);
         }
-        if let Some(usage) = &chunk.usage {
-            self.answer.usage(usage.usage(), out);
+        let extra = chunk.x_groq.as_ref().and_then(|extra| extra.usage.as_ref());
+        if let Some(usage) = chunk.usage.as_ref().or(extra) {
+            self.usage(usage, out);
+        }
+    }
+
+    fn usage(&mut self, usage: &RawUsage<'_>, out: &mut Vec<LlmEvent>) {
+        self.answer.usage(usage.usage(), out);
+        if let Some(cost) = usage.billed(self.compat.usage_cost) {
+            self.answer.billed(cost);
         }
     }
 
@@ -65,35 +93,80 @@ impl ChatDecoder {
             self.delta(delta, out);
         }
         if let Some(usage) = &choice.usage {
-            self.answer.usage(usage.usage(), out);
+            self.usage(usage, out);
         }
         let reason = choice.finish_reason.as_str();
-        if !reason.is_empty() {
-            let (finish, is_defined) = read_finish(reason);
-            self.finish = Some(finish);
-            if !is_defined {
-                self.answer.raw_stop_reason(reason);
-            }
+        let native = choice.native_finish_reason.as_str();
+        if reason.is_empty() {
+            return;
+        }
+        let (finish, is_defined) = read_finish(reason);
+        self.finish = Some(finish);
+        // A router translates; the model's own word says more.
+        if !native.is_empty() && !read_finish(native).1 {
+            self.answer.raw_stop_reason(native);
+        } else if !is_defined {
+            self.answer.raw_stop_reason(reason);
         }
     }
 
     fn delta(&mut self, delta: &Delta<'_>, out: &mut Vec<LlmEvent>) {
-        self.answer.thinking(delta.thinking(), out);
-        self.answer.text(delta.content.as_str(), out);
+        let pieces = delta.reasoning_details.clone().unwrap_or_default();
+        let (text, thinking) = content::read(delta.content);
+        self.thinking(delta.thinking(), pieces, out);
+        self.answer.thinking(&thinking, out);
+        self.answer.text(text.as_str(), out);
         self.answer.text(delta.refusal.as_str(), out);
         for call in delta.tool_calls.iter().flatten() {
             self.call(call, out);
         }
+        let old = delta.function_call.as_ref();
+        if let Some(function) = old.filter(|function| !function.is_empty()) {
+            self.call_piece(None, "", Some(function), out);
+        }
+    }
+
+    /// Thinking with details stays open to the end, since details may still follow the text.
+    fn thinking(&mut self, said: &str, pieces: Vec<Value>, out: &mut Vec<LlmEvent>) {
+        if pieces.is_empty() {
+            match self.detailed {
+                Some(block) => self.answer.grow(block, said, out),
+                None => self.answer.thinking(said, out),
+            }
+            return;
+        }
+        let detailed = self.details.add(pieces);
+        let block = match self.detailed {
+            Some(block) => block,
+            None => self.answer.open(TextKind::Thinking, out),
+        };
+        self.detailed = Some(block);
+        let said = if said.is_empty() { &detailed } else { said };
+        self.answer.grow(block, said, out);
     }
 
     fn call(&mut self, delta: &CallDelta<'_>, out: &mut Vec<LlmEvent>) {
-        let (name, arguments) = delta.function.as_ref().map_or(("", ""), |function| {
+        self.call_piece(
+            delta.index.get(),
+            delta.id.as_str(),
+            delta.function.as_ref(),
+            out,
+        );
+    }
+
+    fn call_piece(
+        &mut self,
+        index: Option<u64>,
+        id: &str,
+        function: Option<&FunctionDelta<'_>>,
+        out: &mut Vec<LlmEvent>,
+    ) {
+        let (name, arguments) = function.map_or(("", ""), |function| {
             (function.name.as_str(), function.arguments.as_str())
         });
-        let id = delta.id.as_str();
-        let at = self.find_slot(delta.index, id, name).unwrap_or_else(|| {
+        let at = self.find_slot(index, id, name).unwrap_or_else(|| {
             self.slots.push(Slot {
-                wire_index: delta.index,
+                wire_index: index,
                 wire_id: id.to_owned(),
                 name: String::new(),
                 call: None,
@@ -170,6 +243,13 @@ impl ChatDecoder {
         match finish {
             Finish::Whole(reason) => {
                 self.begin_nameless_calls(out);
+                if let Some(block) = self.detailed.take() {
+                    let end = TextEnd {
+                        signature: Some(self.details.to_json()),
+                        ..TextEnd::default()
+                    };
+                    self.answer.close(block, end, out);
+                }
                 self.answer.done(reason, out);
             }
             Finish::Filtered => {
@@ -189,6 +269,21 @@ impl ChatDecoder {
                     .error(LlmError::billed_unknown(LlmErrorKind::Server, text), out);
             }
         }
+    }
+
+    /// Whether a server that never says why it stopped has said something, and no call is half.
+    fn is_whole_without_reason(&self) -> bool {
+        let is_text = |block: &AssistantBlock| matches!(block, AssistantBlock::Text { .. });
+        let has_text = self.answer.message().content.iter().any(is_text);
+        let is_whole = |slot: &Slot| {
+            slot.call.is_some_and(|call| {
+                let json = self.answer.call_json(call);
+                json.is_empty() || is_whole_object(json)
+            })
+        };
+        self.compat.finish_reason_optional
+            && (has_text || !self.slots.is_empty())
+            && self.slots.iter().all(is_whole)
     }
 
     fn cut(&mut self, out: &mut Vec<LlmEvent>) {
@@ -218,7 +313,15 @@ impl Decoder for ChatDecoder {
             return self.server_error(data, out);
         }
         match serde_json::from_str::<Chunk<'_>>(data) {
-            Ok(chunk) if is_error(&chunk) => self.server_error(data, out),
+            Ok(chunk) if is_error(&chunk) => {
+                if let Some(usage) = &chunk.usage {
+                    self.usage(usage, out);
+                }
+                // Some routers put it into the choice.
+                let inner = chunk.choices.iter().flatten().find_map(|c| c.error);
+                let inner = inner.filter(|_| chunk.error.is_none());
+                self.server_error(inner.map_or(data, RawValue::get), out);
+            }
             Ok(chunk) => self.chunk(&chunk, out),
             // A body that breaks off leaves half a chunk.
             Err(err) if err.is_eof() => self.cut(out),
@@ -233,11 +336,10 @@ impl Decoder for ChatDecoder {
     fn eof(&mut self, out: &mut Vec<LlmEvent>) {
         match self.finish {
             Some(finish) => self.finish(finish, out),
-            None => {
-                let text = "the answer ended in the middle";
-                self.answer
-                    .error(LlmError::billed_unknown(LlmErrorKind::StreamCut, text), out);
+            None if self.is_whole_without_reason() => {
+                self.finish(Finish::Whole(StopReason::Stop), out);
             }
+            None => self.cut(out),
         }
     }
 
@@ -255,9 +357,10 @@ fn is_error(chunk: &Chunk<'_>) -> bool {
         .choices
         .as_ref()
         .is_some_and(|choices| !choices.is_empty());
-    let told =
-        |value: &serde_json::value::RawValue| !matches!(value.get(), "\"\"" | "{}" | "false");
+    let told = |value: &RawValue| !matches!(value.get(), "\"\"" | "{}" | "false");
+    let first = chunk.choices.as_ref().and_then(|choices| choices.first());
     chunk.error.is_some_and(told)
+        || first.is_some_and(|choice| choice.error.is_some_and(told))
         || (!has_choices && (chunk.detail.is_some() || chunk.object.as_str() == "error"))
 }
 
@@ -268,9 +371,13 @@ fn read_finish(word: &str) -> (Finish, bool) {
         "length" => (Finish::Whole(StopReason::Length), true),
         "tool_calls" | "function_call" => (Finish::Whole(StopReason::ToolUse), true),
         "content_filter" => (Finish::Filtered, true),
-        "eos" | "end" | "end_turn" | "stop_sequence" => (Finish::Whole(StopReason::Stop), false),
-        "max_tokens" => (Finish::Whole(StopReason::Length), false),
+        "eos" | "eos_token" | "end" | "end_turn" | "stop_sequence" => {
+            (Finish::Whole(StopReason::Stop), false)
+        }
+        "max_tokens" | "model_length" => (Finish::Whole(StopReason::Length), false),
         "tool_use" | "tool_call" => (Finish::Whole(StopReason::ToolUse), false),
+        // `content_filter: SAFETY` and the like.
+        _ if word.starts_with("content_filter") => (Finish::Filtered, false),
         _ => (Finish::Failed, false),
     }
 }

@@ -2,64 +2,35 @@
 //!
 //! Pure: see [`dialect`](super::dialect). The HTTP side is `llm::http` (feature `http`). Reading is
 //! lenient, since every imitation differs: each field is optional, unknown fields are ignored.
-//! The goldens in `tests.rs` name the known quirks.
+//! Writing follows a [`Compat`]: [`Compat::for_base`] knows well-known servers, see [`Preset`].
+//! The goldens in `tests/` and `goldens/` name the known quirks.
 
 mod chunk;
+mod content;
 mod decode;
 mod encode;
+mod presets;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use super::dialect::{AnswerSetup, Decoder, Dialect};
 use super::models::read_models;
 use super::{LlmError, LlmRequest, Model, api};
 
+pub use crate::model::compat::{
+    CacheMarkers, CallIds, Compat, CompatPatch, OutputLimitField, ReasoningReplay,
+    ResponseFormatKind, ThinkingSwitch,
+};
 pub use decode::ChatDecoder;
 pub use encode::encode;
-
-/// Which field carries the limit of output tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OutputLimitField {
-    /// `max_tokens`: the old name, which the imitations know.
-    #[default]
-    MaxTokens,
-    /// `max_completion_tokens`: what OpenAI asks for; reasoning models refuse the other.
-    MaxCompletionTokens,
-}
-
-/// How a server's Chat Completions differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ChatOptions {
-    /// The field of the output limit.
-    pub output_limit: OutputLimitField,
-    /// Whether a response schema is sent as `strict`. OpenAI then wants every property required
-    /// and `additionalProperties: false`, and refuses schemas that are not so.
-    pub strict_schema: bool,
-}
-
-impl ChatOptions {
-    /// The usual options for the server at `host`: OpenAI's own for `api.openai.com`, the most
-    /// widely understood ones elsewhere.
-    #[must_use]
-    pub fn for_host(host: &str) -> Self {
-        let openai = host.eq_ignore_ascii_case("api.openai.com");
-        let output_limit = if openai {
-            OutputLimitField::MaxCompletionTokens
-        } else {
-            OutputLimitField::MaxTokens
-        };
-        Self {
-            output_limit,
-            strict_schema: false,
-        }
-    }
-}
+pub use presets::{Preset, WindowSource};
 
 /// OpenAI Chat Completions as a [`Dialect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChatDialect {
     /// How the server differs.
-    pub options: ChatOptions,
+    pub compat: Compat,
 }
 
 impl Dialect for ChatDialect {
@@ -72,11 +43,11 @@ impl Dialect for ChatDialect {
     }
 
     fn encode(&self, request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
-        encode(request, self.options)
+        encode(request, self.compat)
     }
 
     fn decoder(&self, setup: AnswerSetup) -> Box<dyn Decoder> {
-        Box::new(ChatDecoder::new(setup))
+        Box::new(ChatDecoder::with_compat(setup, self.compat))
     }
 
     fn read_models(&self, body: &str, provider: &str) -> Result<Vec<Model>, LlmError> {

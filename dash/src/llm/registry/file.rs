@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::{Modality, ModelClass, ModelEntry, ModelRegistry, ProviderEntry};
-use crate::llm::{ModelPrice, PriceTier, ThinkingLevel, ThinkingMode, ThinkingSupport, api};
+use crate::llm::{
+    CompatPatch, ModelPrice, PriceTier, ThinkingLevel, ThinkingMode, ThinkingSupport, api,
+};
 use crate::model::NanoUsd;
 use crate::{Error, Result};
 
@@ -47,6 +49,7 @@ struct FileModel {
     #[serde(default = "text_only")]
     input: Vec<Modality>,
     thinking: Option<FileThinking>,
+    compat: Option<CompatPatch>,
     price: FilePrice,
     priced_on: Option<String>,
     source: Option<String>,
@@ -217,6 +220,7 @@ impl FileModel {
             max_output_tokens: self.max_output_tokens,
             input: self.input,
             thinking,
+            compat: self.compat,
             price: self.price.price(is_anthropic),
             priced_on: self.priced_on,
             source: self.source,

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::llm::{Model, ModelPrice, ThinkingSupport};
+use crate::llm::{CompatPatch, Model, ModelPrice, ThinkingSupport};
 use crate::{Error, ErrorKind, Result};
 
 mod file;
@@ -87,6 +87,8 @@ pub struct ModelEntry {
     pub input: Vec<Modality>,
     /// How it is told to think; `None` = it does not, or cannot be told.
     pub thinking: Option<ThinkingSupport>,
+    /// How it differs from what its compatible server usually wants.
+    pub compat: Option<CompatPatch>,
     /// Prices.
     pub price: ModelPrice,
     /// The day on which the prices were true, `YYYY-MM-DD`.
@@ -112,6 +114,7 @@ impl ModelEntry {
             price: self.price.clone(),
             images: self.input.contains(&Modality::Image),
             thinking: self.thinking.clone(),
+            compat: self.compat,
         }
     }
 
@@ -140,6 +143,7 @@ impl From<Model> for ModelEntry {
             max_output_tokens: model.max_output_tokens,
             input,
             thinking: model.thinking,
+            compat: model.compat,
             price: model.price,
             priced_on: None,
             source: None,
