@@ -25,13 +25,18 @@ const CALL_IDS: CallIdRule = CallIdRule {
     plain: false,
 };
 
-/// What the budget has reserved: the limit by its names (llama.cpp knows `n_predict`, which there
-/// wins over the others), and that there is one answer, streamed.
-const RESERVED: [&str; 5] = [
+/// What the budget has reserved: the limit by the names servers know (llama.cpp lets `n_predict`
+/// win over `max_tokens`), that there is one answer, and that it is streamed.
+const RESERVED: [&str; 10] = [
     "max_tokens",
     "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
     "n_predict",
+    "num_predict",
     "n",
+    "n_cmpl",
+    "best_of",
     "stream",
 ];
 

@@ -450,7 +450,7 @@ fn claude_behind_a_router_gets_its_cache_marks() {
 #[test]
 fn no_extra_field_lifts_the_limit_of_output() {
     let mut request = hi();
-    let extra = json!({"max_tokens": 9_999, "max_completion_tokens": 9_999, "n_predict": 9_999,
+    let extra = json!({"max_tokens": 9_999, "max_completion_tokens": 9_999, "n_predict": 9_999, "num_predict": 9_999, "max_new_tokens": 9_999, "best_of": 4, "n_cmpl": 4, "max_output_tokens": 9_999,
         "n": 4, "stream": false, "seed": 3, "stream_options": {"include_usage": false}});
     request.options.extra = extra.as_object().unwrap().clone();
     assert_eq!(
