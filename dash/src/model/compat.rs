@@ -157,6 +157,9 @@ compat! {
     call_ids: CallIds = CallIds::Any;
     /// Where reasoning is sent back.
     reasoning_replay: ReasoningReplay = ReasoningReplay::None;
+    /// Whether answers with calls must carry the text field of `reasoning_replay`, empty if the
+    /// reasoning is not known: another model's, or none.
+    reasoning_with_calls: bool = false;
     /// How thinking is switched.
     thinking: ThinkingSwitch = ThinkingSwitch::ReasoningEffort;
     /// Whether `parallel_tool_calls` may be sent; otherwise the wish is not told.

@@ -25,13 +25,18 @@ const CALL_IDS: CallIdRule = CallIdRule {
     plain: false,
 };
 
-/// What the budget has reserved: the limit by its names (llama.cpp knows `n_predict`, which there
-/// wins over the others), and that there is one answer, streamed.
-const RESERVED: [&str; 5] = [
+/// What the budget has reserved: the limit by the names servers know (llama.cpp lets `n_predict`
+/// win over `max_tokens`), that there is one answer, and that it is streamed.
+const RESERVED: [&str; 10] = [
     "max_tokens",
     "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
     "n_predict",
+    "num_predict",
     "n",
+    "n_cmpl",
+    "best_of",
     "stream",
 ];
 
@@ -349,7 +354,7 @@ fn push_assistant<'a>(
     let is_said = !text.is_empty() || compat.content_never_null;
     out.push(WireMessage::Assistant {
         content: is_said.then_some(Content::Text(Cow::Owned(text))),
-        reasoning: replay(&thoughts, compat.reasoning_replay),
+        reasoning: replay(&thoughts, compat, !tool_calls.is_empty()),
         tool_calls,
     });
     let mut images = Vec::new();
@@ -374,13 +379,18 @@ fn push_assistant<'a>(
 }
 
 /// The same model's own reasoning, where the server wants it back.
-fn replay<'a>(thoughts: &[(&'a str, Option<&'a str>)], kind: ReasoningReplay) -> Replay<'a> {
+fn replay<'a>(
+    thoughts: &[(&'a str, Option<&'a str>)],
+    compat: &Compat,
+    has_calls: bool,
+) -> Replay<'a> {
+    let is_needed = has_calls && compat.reasoning_with_calls;
     let text = || {
         let text: String = thoughts.iter().map(|(text, _signature)| *text).collect();
-        Some(text).filter(|text| !text.is_empty())
+        Some(text).filter(|text| is_needed || !text.is_empty())
     };
     let mut replay = Replay::default();
-    match kind {
+    match compat.reasoning_replay {
         ReasoningReplay::None => {}
         ReasoningReplay::ReasoningContent => replay.reasoning_content = text(),
         ReasoningReplay::Reasoning => replay.reasoning = text(),

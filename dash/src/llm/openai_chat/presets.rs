@@ -208,6 +208,7 @@ const DEEPSEEK: Preset = Preset {
     compat: Compat {
         content_never_null: true,
         reasoning_replay: ReasoningReplay::ReasoningContent,
+        reasoning_with_calls: true,
         thinking: ThinkingSwitch::ThinkingTypeAndEffort,
         parallel_tool_calls: false,
         response_format: ResponseFormatKind::JsonObject,

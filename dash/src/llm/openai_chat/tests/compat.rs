@@ -195,6 +195,25 @@ fn reasoning_goes_back_where_the_server_wants_it_and_only_to_its_own_model() {
 }
 
 #[test]
+fn deepseek_gets_reasoning_with_every_call_be_it_empty() {
+    let mut request = with_call();
+    let reasoning = |request: &LlmRequest| {
+        let body = sent(request, preset("deepseek"));
+        body["messages"][2]["reasoning_content"].clone()
+    };
+    assert_eq!(reasoning(&request), "hm");
+    Arc::make_mut(&mut request.model).id = "another".into();
+    assert_eq!(reasoning(&request), "");
+    let plain = request_of_plain_answer();
+    let body = sent(&plain, preset("deepseek"));
+    assert_eq!(body["messages"][1].get("reasoning_content"), None);
+}
+
+fn request_of_plain_answer() -> LlmRequest {
+    request(vec![said(vec![text("A")], StopReason::Stop)])
+}
+
+#[test]
 fn what_was_read_as_details_is_what_is_sent_back() {
     let chunk = r#"{"choices":[{"delta":{"content":"A","reasoning_details":[{"type":"reasoning.encrypted","data":"e","id":"r1","format":"x","index":0}]},"finish_reason":"stop"}]}"#;
     let request = request(vec![Message::Assistant(done(&[chunk]))]);
@@ -279,7 +298,8 @@ fn thinking_is_switched_in_each_servers_way() {
     ] {
         let words: Vec<_> = case.split(' ').collect();
         let sent = switched(words[0], words[1], words[2], 8_000);
-        assert_eq!(sent.to_string(), expected, "{case}");
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        assert_eq!(sent, expected, "{case}");
     }
 }
 
@@ -430,7 +450,7 @@ fn claude_behind_a_router_gets_its_cache_marks() {
 #[test]
 fn no_extra_field_lifts_the_limit_of_output() {
     let mut request = hi();
-    let extra = json!({"max_tokens": 9_999, "max_completion_tokens": 9_999, "n_predict": 9_999,
+    let extra = json!({"max_tokens": 9_999, "max_completion_tokens": 9_999, "n_predict": 9_999, "num_predict": 9_999, "max_new_tokens": 9_999, "best_of": 4, "n_cmpl": 4, "max_output_tokens": 9_999,
         "n": 4, "stream": false, "seed": 3, "stream_options": {"include_usage": false}});
     request.options.extra = extra.as_object().unwrap().clone();
     assert_eq!(

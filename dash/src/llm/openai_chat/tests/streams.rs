@@ -25,6 +25,24 @@ fn stream(preset: &str, text: &str) -> Vec<LlmEvent> {
     decode_as(compat, model(), &events)
 }
 
+const ALL: [&str; 15] = [
+    include_str!("../goldens/crlf_multibyte.sse"),
+    include_str!("../goldens/deepseek_reasoning.sse"),
+    include_str!("../goldens/groq.sse"),
+    include_str!("../goldens/llama_cpp.sse"),
+    include_str!("../goldens/lm_studio_error_event.sse"),
+    include_str!("../goldens/mistral_parts.sse"),
+    include_str!("../goldens/moonshot_usage_in_choice.sse"),
+    include_str!("../goldens/ollama_index_zero.sse"),
+    include_str!("../goldens/openai_tools_usage.sse"),
+    include_str!("../goldens/openrouter_comments_cost.sse"),
+    include_str!("../goldens/openrouter_error_midstream.sse"),
+    include_str!("../goldens/proxy_empty_finish_reasons.sse"),
+    include_str!("../goldens/vllm.sse"),
+    include_str!("../goldens/xai_error_string.sse"),
+    include_str!("../goldens/xai_ticks.sse"),
+];
+
 macro_rules! golden {
     ($preset:literal, $name:literal) => {
         stream($preset, include_str!(concat!("../goldens/", $name, ".sse")))
@@ -188,4 +206,22 @@ fn a_proxy_may_send_empty_finish_reasons_and_words_of_its_own() {
     assert_eq!(message.text(), "Ok!");
     assert_eq!(message.stop_reason, StopReason::Stop);
     assert_eq!(message.raw_stop_reason.as_deref(), Some("eos"));
+}
+
+#[test]
+fn a_stream_cut_after_any_event_ends_once_and_is_whole_only_with_a_reason() {
+    for text in ALL {
+        let events = events(text);
+        for len in 0..events.len() {
+            let cut: Vec<_> = events[..len].iter().map(|(n, d)| (&**n, &**d)).collect();
+            let told = |data: &str| {
+                let empty = r#""finish_reason":"""#;
+                data.contains(r#""finish_reason":""#) && !data.contains(empty)
+            };
+            let last = decode_as(Compat::COMMON, model(), &cut).pop();
+            if matches!(last, Some(LlmEvent::Done { .. })) {
+                assert!(cut.iter().any(|(_, data)| told(data)), "{cut:?}");
+            }
+        }
+    }
 }
