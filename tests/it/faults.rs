@@ -203,7 +203,10 @@ async fn what_a_tool_does_wrong_is_told_to_the_model() {
         ("fails", "cannot"),
         ("panics", "it panicked: boom"),
         ("huge", "bytes were left out here"),
-        ("report_progress", "current: invalid type: string"),
+        (
+            "report_progress",
+            "\ncurrent: must be integer, not string \"x\"\n",
+        ),
         ("nothing", "There is no tool `nothing`"),
     ];
     let script = move |request: &LlmRequest| match turn(request) {

@@ -197,9 +197,10 @@ mod tests {
             "outputLimit": "max_completion_tokens",
             "thinking": "chat_template_kwargs",
             "streamOptions": false,
-            "unknown": 1,
         }))
         .unwrap();
+        let typo = serde_json::from_value::<CompatPatch>(json!({"streamOption": false}));
+        assert!(typo.unwrap_err().to_string().contains("streamOptions"));
         let base = Compat {
             store: true,
             ..Compat::COMMON

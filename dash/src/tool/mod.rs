@@ -136,26 +136,21 @@ pub fn parameters_of<A: JsonSchema>() -> Value {
     schema.to_value()
 }
 
-/// Reads a tool's arguments into its type.
+/// Reads a tool's arguments into its type; if they do not fit, once more as its schema would have
+/// them ([`schema::coerce`]).
 ///
 /// # Errors
 ///
-/// A [`ToolError`] that names the path of the wrong field and repeats what was received
+/// A [`ToolError`] that names the paths of the wrong fields and repeats what was received
 /// ([`schema::explain`]).
-pub fn parse_arguments<A: DeserializeOwned>(arguments: &Value) -> Result<A, ToolError> {
-    deserialize(arguments).map_err(|problem| ToolError::new(schema::explain(&[problem], arguments)))
-}
-
-/// Reads a tool's arguments into its type; if they do not fit, once more as `parameters` would have
-/// them.
-fn parse_arguments_as<A: DeserializeOwned>(
-    parameters: &Value,
+pub fn parse_arguments<A: DeserializeOwned + JsonSchema>(
     arguments: &Value,
 ) -> Result<A, ToolError> {
     deserialize(arguments).or_else(|_| {
-        let coerced = schema::coerce(parameters, arguments);
+        let parameters = parameters_of::<A>();
+        let coerced = schema::coerce(&parameters, arguments);
         deserialize(&coerced).map_err(|problem| {
-            let mut problems = schema::check(parameters, &coerced);
+            let mut problems = schema::check(&parameters, &coerced);
             if problems.is_empty() {
                 problems.push(problem);
             }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, parameters_of, parse_arguments_as};
+use super::{Tool, ToolContext, ToolError, ToolOutput, parameters_of, parse_arguments};
 use crate::llm::ToolSpec;
 use crate::model::SideEffect;
 use crate::{Error, schema};
@@ -66,9 +66,8 @@ where
         description: description.into(),
         parameters: parameters_of::<A>(),
     };
-    let parameters = spec.parameters.clone();
     let run = move |cx: ToolContext, arguments: Value| -> BoxFuture<'static, _> {
-        match parse_arguments_as::<A>(&parameters, &arguments) {
+        match parse_arguments::<A>(&arguments) {
             Ok(args) => Box::pin(run(cx, args)),
             Err(err) => Box::pin(std::future::ready(Err(err))),
         }
@@ -310,11 +309,24 @@ mod tests {
 
     #[tokio::test]
     async fn what_only_the_type_minds_is_told_by_the_type() {
-        #[derive(Debug, Deserialize)]
-        struct Even(#[expect(dead_code, reason = "only read")] u8);
-        let err = crate::tool::parse_arguments::<Vec<Even>>(&json!([1, "x"])).unwrap_err();
-        let text =
-            "invalid arguments:\n[1]: invalid type: string \"x\", expected u8\nReceived: [1,\"x\"]";
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(try_from = "u8")]
+        struct Even;
+
+        impl TryFrom<u8> for Even {
+            type Error = &'static str;
+
+            fn try_from(number: u8) -> Result<Self, Self::Error> {
+                if number.is_multiple_of(2) {
+                    Ok(Self)
+                } else {
+                    Err("odd")
+                }
+            }
+        }
+
+        let err = parse_arguments::<Vec<Even>>(&json!([2, "4", 7])).unwrap_err();
+        let text = "invalid arguments:\n[2]: odd\nReceived: [2,\"4\",7]";
         assert_eq!(err.message, text);
     }
 
