@@ -2,6 +2,7 @@
 //!
 //! Used for HTTP error bodies and for errors inside a stream that began with status 200.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -157,11 +158,16 @@ impl ServerFailure {
 /// Text for an error: what looks like a key is removed, the rest cut to [`SHOWN_CHARS_MAX`].
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let clean = KEY_LIKE.as_ref().map_or_else(
-        || text.to_owned(),
-        |pattern| pattern.replace_all(text, "[redacted]").into_owned(),
-    );
-    cut(&clean, SHOWN_CHARS_MAX)
+    cut(&without_keys(text), SHOWN_CHARS_MAX)
+}
+
+/// The text with `[redacted]` for whatever looks like a key.
+#[must_use]
+pub fn without_keys(text: &str) -> Cow<'_, str> {
+    match KEY_LIKE.as_ref() {
+        Some(pattern) => pattern.replace_all(text, "[redacted]"),
+        None => Cow::Borrowed(text),
+    }
 }
 
 fn words(value: &Value) -> Option<String> {

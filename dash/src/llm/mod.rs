@@ -37,6 +37,7 @@ pub mod dialect;
 pub mod failure;
 mod fold;
 pub mod handoff;
+pub mod layer;
 mod lenient;
 pub mod scripted;
 
@@ -137,6 +138,9 @@ pub struct RequestOptions {
     /// The same for requests that share a prompt's beginning, so that a server can send them to the
     /// same cache: the agent's id.
     pub cache_key: Option<Arc<str>>,
+    /// Who shares fairly where calls must wait, see [`layer::RateLimited`]: the swarm's id. Never
+    /// sent to a server.
+    pub group: Option<Arc<str>>,
     /// Whether one answer may hold several tool calls; `None` = as the server does by itself.
     pub parallel_tool_calls: Option<bool>,
     /// Texts at which the model stops.
