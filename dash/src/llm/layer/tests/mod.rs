@@ -7,11 +7,12 @@ mod retrying;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
-use crate::env::{Clock, UnixMillis};
+use crate::env::UnixMillis;
 use crate::llm::{
     LlmError, LlmErrorKind, LlmEvent, LlmProvider, LlmRequest, Model, RequestOptions, ScriptedLlm,
     ScriptedReply, ToolChoice,
@@ -106,4 +107,20 @@ async fn passes_the_suite(wrap: impl FnOnce(Arc<dyn LlmProvider>) -> Arc<dyn Llm
         open: None,
     })
     .await;
+}
+
+/// Moves the clock whenever somebody sleeps, until `work` is done.
+async fn driven<T>(clock: &ManualClock, step: Duration, work: impl Future<Output = T>) -> T {
+    let drive = async {
+        loop {
+            clock.wait_for_sleepers(1).await;
+            clock.advance(step);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = drive => unreachable!("driving never ends"),
+    }
 }

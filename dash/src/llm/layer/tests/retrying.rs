@@ -1,32 +1,15 @@
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
 use pretty_assertions::assert_eq;
 
 use super::*;
 use crate::llm::layer::{RetryOptions, Retrying};
 use crate::testing::CountingIds;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 fn retrying(inner: Arc<dyn LlmProvider>, clock: &ManualClock) -> Retrying {
     Retrying::new(inner, RetryOptions::default())
         .with_clock(Arc::new(clock.clone()))
         .with_ids(Arc::new(CountingIds::default()))
-}
-
-/// Moves the clock whenever somebody sleeps, until `work` is done.
-async fn driven<T>(clock: &ManualClock, work: impl Future<Output = T>) -> T {
-    let drive = async {
-        loop {
-            clock.wait_for_sleepers(1).await;
-            clock.advance(Duration::from_secs(60));
-            clock.wait_for_sleepers(0).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        done = work => done,
-        () = drive => unreachable!("driving never ends"),
-    }
 }
 
 #[tokio::test]
@@ -49,7 +32,7 @@ async fn refusals_that_may_pass_are_tried_again_with_growing_delays() {
     );
     let clock = clock();
     let llm = retrying(llm, &clock);
-    let answer = driven(&clock, llm.stream(request("Hi")).finish()).await;
+    let answer = driven(&clock, MINUTE, llm.stream(request("Hi")).finish()).await;
     assert_eq!(answer.unwrap().text(), "at last");
     assert_eq!(calls.load(Ordering::SeqCst), 4);
     let slept: Vec<u128> = clock.slept().iter().map(Duration::as_millis).collect();
@@ -106,7 +89,7 @@ async fn the_last_error_says_how_often_it_was_tried() {
     let (llm, calls) = series("p", replies);
     let clock = clock();
     let llm = retrying(llm, &clock);
-    let (error, _) = driven(&clock, failure(&llm, request("Hi"))).await;
+    let (error, _) = driven(&clock, MINUTE, failure(&llm, request("Hi"))).await;
     assert_eq!(calls.load(Ordering::SeqCst), 4);
     assert_eq!(error.message, "Server it is (tried 4 times)");
 }
