@@ -42,10 +42,16 @@ impl ServerFailure {
     }
 
     fn plain(status: Option<u16>, text: &str) -> Self {
+        let text = text.trim();
+        let message = if text.starts_with('<') {
+            words_of_page(text)
+        } else {
+            text.to_owned()
+        };
         Self {
             status,
             code: String::new(),
-            message: text.trim().to_owned(),
+            message,
         }
     }
 
@@ -170,6 +176,17 @@ pub fn without_keys(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// What a web page says, in one line: proxies and gateways answer with pages.
+fn words_of_page(page: &str) -> String {
+    let (Some(hidden), Some(tag)) = (PAGE_HIDDEN.as_ref(), PAGE_TAG.as_ref()) else {
+        return page.to_owned();
+    };
+    let text = hidden.replace_all(page, " ");
+    let text = tag.replace_all(&text, " ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
 fn words(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -247,6 +264,11 @@ static WAIT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     ))
     .ok()
 });
+
+static PAGE_HIDDEN: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?is)<!--.*?-->|<script\b.*?</script>|<style\b.*?</style>").ok());
+
+static PAGE_TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?s)<[^>]*>").ok());
 
 static KEY_LIKE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{6,}";
@@ -384,6 +406,18 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn a_web_page_is_told_by_its_words() {
+        let page = "<!DOCTYPE html>\n<html><head><style>p {x}</style><title>502 Bad Gateway</title>\
+            <script>let a = 1 < 2;</script></head><!-- hi --><body><h1>Sorry</h1></body></html>";
+        let failure = ServerFailure::read(Some(502), page);
+        assert_eq!(
+            failure.shown(),
+            "the server answered 502: 502 Bad Gateway Sorry"
+        );
+        assert_eq!(failure.kind(), LlmErrorKind::Server);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! removed, in requests before their fingerprint is taken, so that a conversation that goes on from
 //! a replayed answer is found again.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -117,7 +119,7 @@ fn message(message: &Message) -> Value {
 fn redact(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let std::borrow::Cow::Owned(clean) = without_keys(text) {
+            if let Cow::Owned(clean) = without_keys(text) {
                 *text = clean;
             }
         }
@@ -149,19 +151,26 @@ fn hide_secrets(value: &mut Value) {
 /// A key may be cut by deltas. Where a block's whole text has one, its first delta takes the clean
 /// text and the others become empty.
 fn join_split_keys(events: &mut [LlmEvent]) {
-    let mut blocks: Vec<String> = Vec::new();
+    let mut blocks: Vec<(String, bool)> = Vec::new();
     for event in events.iter_mut() {
+        let is_json = matches!(event, LlmEvent::ToolCallDelta { .. });
         if let Some((index, delta)) = delta(event) {
             if blocks.len() <= index {
-                blocks.resize(index + 1, String::new());
+                blocks.resize(index + 1, (String::new(), is_json));
             }
-            if let Some(block) = blocks.get_mut(index) {
-                block.push_str(delta);
+            if let Some((whole, of)) = blocks.get_mut(index) {
+                whole.push_str(delta);
+                *of = is_json;
             }
         }
     }
-    for (at, whole) in blocks.iter().enumerate() {
-        let std::borrow::Cow::Owned(clean) = without_keys(whole) else {
+    for (at, (whole, is_json)) in blocks.iter().enumerate() {
+        let clean = if *is_json {
+            clean_json(whole)
+        } else {
+            clean_text(whole)
+        };
+        let Some(clean) = clean else {
             continue;
         };
         let mut clean = Some(clean);
@@ -173,6 +182,29 @@ fn join_split_keys(events: &mut [LlmEvent]) {
             }
         }
     }
+}
+
+/// The text without keys, if it has any.
+fn clean_text(text: &str) -> Option<String> {
+    match without_keys(text) {
+        Cow::Owned(clean) => Some(clean),
+        Cow::Borrowed(_) => None,
+    }
+}
+
+/// The same for JSON text, where an escape before a key hides where it begins.
+fn clean_json(text: &str) -> Option<String> {
+    let Ok(value) = serde_json::from_str::<Value>(text) else {
+        // Cut short: a preview that nobody acts on, so its escapes may be lost.
+        let open = ["\\n", "\\t", "\\r", "\\f", "\\b"];
+        let open = open
+            .iter()
+            .fold(text.to_owned(), |text, from| text.replace(from, " "));
+        return clean_text(&open);
+    };
+    let mut clean = value.clone();
+    redact(&mut clean);
+    (clean != value).then(|| clean.to_string())
 }
 
 fn delta(event: &mut LlmEvent) -> Option<(usize, &mut String)> {
@@ -208,7 +240,7 @@ pub(super) fn difference(a: &Value, b: &Value) -> (usize, String) {
         let mut place = name.clone();
         if let (Value::Array(items), Value::Array(others)) = (value, other) {
             let same = items.iter().zip(others).take_while(|(a, b)| a == b).count();
-            alike += same;
+            alike += same + usize::from(items.len() == others.len());
             place = format!("{name}[{same}]");
         }
         first.get_or_insert(place);

@@ -1,5 +1,6 @@
 //! The driver against a server on loopback, and the pipeline on bytes cut anywhere.
 
+mod hostile;
 mod server;
 
 use std::sync::Arc;
