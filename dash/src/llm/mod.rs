@@ -36,7 +36,8 @@ pub mod arguments;
 pub mod dialect;
 pub mod failure;
 mod fold;
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 mod golden_tests;
 pub mod handoff;
 pub mod layer;

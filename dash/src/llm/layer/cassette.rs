@@ -39,7 +39,7 @@ impl Line {
     /// The call with its keys removed, as a line with its end.
     pub(super) fn write(
         provider: &str,
-        request: Value,
+        request: &Value,
         mut events: Vec<LlmEvent>,
     ) -> serde_json::Result<Vec<u8>> {
         join_split_keys(&mut events);
@@ -48,7 +48,7 @@ impl Line {
         let line = json!({
             "v": VERSION,
             "provider": provider,
-            "fingerprint": fingerprint(&request),
+            "fingerprint": fingerprint(request),
             "request": request,
             "events": told,
         });

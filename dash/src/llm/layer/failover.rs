@@ -69,12 +69,15 @@ impl LlmProvider for Failover {
     }
 }
 
+/// The name and the model of a rung that has not begun to answer.
+type Asked = (String, Arc<Model>);
+
 struct Climb {
     id: Arc<str>,
     left: VecDeque<Rung>,
     request: LlmRequest,
     /// The rung that is asked; its name and model until it begins to answer.
-    on: Option<(LlmStream, Option<(String, Arc<Model>)>)>,
+    on: Option<(LlmStream, Option<Asked>)>,
     /// Windows up to this have been too small.
     window_above: u32,
     /// What became of the rungs so far.

@@ -150,7 +150,7 @@ impl Recorded {
         if self.bytes > LINE_BYTES_MAX {
             return too_long();
         }
-        match Line::write(&self.provider, self.request, self.events) {
+        match Line::write(&self.provider, &self.request, self.events) {
             Ok(line) if line.len() > LINE_BYTES_MAX => too_long(),
             Ok(line) => Ok(line),
             Err(err) => Err(format!("a call cannot be written as JSON: {err}")),
@@ -196,7 +196,7 @@ impl Call {
         let write = move || {
             tape.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .write(log)
+                .write(log);
         };
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(runtime.spawn_blocking(write))

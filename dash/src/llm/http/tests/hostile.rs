@@ -89,6 +89,9 @@ const HI: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
 const STOP: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 const SSE: &str = "200 OK\r\ncontent-type: text/event-stream";
 
+const PLAIN: &str = "200 OK\r\ncontent-type: text/plain";
+const HTML: &str = "200 OK\r\ncontent-type: text/html; charset=utf-8";
+
 /// How an answer with a good status ends.
 #[derive(Debug, PartialEq)]
 enum End {
@@ -96,19 +99,23 @@ enum End {
     Failed(LlmErrorKind),
 }
 
-/// Odd answers: head, body, end, the text that is kept.
-fn oddities() -> Vec<(&'static str, Vec<u8>, End, &'static str)> {
-    use End::{Done, Failed};
+/// An odd answer: head, body, end, the text that is kept.
+type Odd = (&'static str, Vec<u8>, End, &'static str);
+
+fn oddities() -> Vec<Odd> {
+    [whole(), broken()].into_iter().flatten().collect()
+}
+
+/// Answers that end as they should, however odd.
+#[rustfmt::skip]
+fn whole() -> Vec<Odd> {
+    use End::Done;
     let stop = Done(StopReason::Stop);
     let body = |pieces: &[&str]| pieces.concat().into_bytes();
     let crlf = body(&[HI, STOP]);
     let crlf = String::from_utf8(crlf).unwrap().replace('\n', "\r\n");
     let both_marks = "\u{feff}\u{feff}";
     let long = format!(": {}\n\n", "x".repeat(1 << 20));
-    let plain = "200 OK\r\ncontent-type: text/plain";
-    let html = "200 OK\r\ncontent-type: text/html; charset=utf-8";
-    let page = "<html><title>Sign in</title></html>";
-    let error = "{\"error\":{\"message\":\"overloaded, try later\"}}";
     let call = |index: &str, id: &str, name: &str| {
         format!(
             "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{index}{id}\"function\":{{\"name\":\"{name}\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
@@ -122,7 +129,7 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, End, &'static str)> {
     ]
     .concat();
     vec![
-        (plain, body(&[HI, STOP]), Done(StopReason::Stop), "Hi"),
+        (PLAIN, body(&[HI, STOP]), Done(StopReason::Stop), "Hi"),
         ("200 OK", body(&[HI, STOP]), Done(StopReason::Stop), "Hi"),
         (SSE, crlf.into_bytes(), Done(StopReason::Stop), "Hi"),
         (
@@ -170,7 +177,17 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, End, &'static str)> {
             Done(StopReason::ToolUse),
             "Hi",
         ),
-        // No end.
+    ]
+}
+
+/// Answers that do not end, or are none.
+#[rustfmt::skip]
+fn broken() -> Vec<Odd> {
+    use End::Failed;
+    let body = |pieces: &[&str]| pieces.concat().into_bytes();
+    let page = "<html><title>Sign in</title></html>";
+    let error = "{\"error\":{\"message\":\"overloaded, try later\"}}";
+    vec![
         (SSE, body(&[HI]), Failed(LlmErrorKind::StreamCut), "Hi"),
         (SSE, Vec::new(), Failed(LlmErrorKind::StreamCut), ""),
         (
@@ -219,9 +236,9 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, End, &'static str)> {
             "Hi",
         ),
         // Not a stream at all.
-        (html, body(&[page]), Failed(LlmErrorKind::Decode), ""),
+        (HTML, body(&[page]), Failed(LlmErrorKind::Decode), ""),
         (SSE, body(&["\n ", page]), Failed(LlmErrorKind::Decode), ""),
-        (plain, body(&[error]), Failed(LlmErrorKind::Overloaded), ""),
+        (PLAIN, body(&[error]), Failed(LlmErrorKind::Overloaded), ""),
         (
             SSE,
             body(&["[", error, "]"]),
