@@ -2,6 +2,7 @@
 //!
 //! Used for HTTP error bodies and for errors inside a stream that began with status 200.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -41,10 +42,16 @@ impl ServerFailure {
     }
 
     fn plain(status: Option<u16>, text: &str) -> Self {
+        let text = text.trim();
+        let message = if text.starts_with('<') {
+            words_of_page(text)
+        } else {
+            text.to_owned()
+        };
         Self {
             status,
             code: String::new(),
-            message: text.trim().to_owned(),
+            message,
         }
     }
 
@@ -157,11 +164,27 @@ impl ServerFailure {
 /// Text for an error: what looks like a key is removed, the rest cut to [`SHOWN_CHARS_MAX`].
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let clean = KEY_LIKE.as_ref().map_or_else(
-        || text.to_owned(),
-        |pattern| pattern.replace_all(text, "[redacted]").into_owned(),
-    );
-    cut(&clean, SHOWN_CHARS_MAX)
+    cut(&without_keys(text), SHOWN_CHARS_MAX)
+}
+
+/// The text with `[redacted]` for whatever looks like a key.
+#[must_use]
+pub fn without_keys(text: &str) -> Cow<'_, str> {
+    match KEY_LIKE.as_ref() {
+        Some(pattern) => pattern.replace_all(text, "[redacted]"),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// What a web page says, in one line: proxies and gateways answer with pages.
+fn words_of_page(page: &str) -> String {
+    let (Some(hidden), Some(tag)) = (PAGE_HIDDEN.as_ref(), PAGE_TAG.as_ref()) else {
+        return page.to_owned();
+    };
+    let text = hidden.replace_all(page, " ");
+    let text = tag.replace_all(&text, " ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
 }
 
 fn words(value: &Value) -> Option<String> {
@@ -242,6 +265,11 @@ static WAIT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     ))
     .ok()
 });
+
+static PAGE_HIDDEN: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?is)<!--.*?-->|<script\b.*?</script>|<style\b.*?</style>").ok());
+
+static PAGE_TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?s)<[^>]*>").ok());
 
 static KEY_LIKE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{6,}";
@@ -379,6 +407,18 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn a_web_page_is_told_by_its_words() {
+        let page = "<!DOCTYPE html>\n<html><head><style>p {x}</style><title>502 Bad Gateway</title>\
+            <script>let a = 1 < 2;</script></head><!-- hi --><body><h1>Sorry</h1></body></html>";
+        let failure = ServerFailure::read(Some(502), page);
+        assert_eq!(
+            failure.shown(),
+            "the server answered 502: 502 Bad Gateway Sorry"
+        );
+        assert_eq!(failure.kind(), LlmErrorKind::Server);
     }
 
     #[test]

@@ -38,8 +38,15 @@ mod cost;
 pub mod dialect;
 pub mod failure;
 mod fold;
+<<<<<<< HEAD
 pub mod gemini;
+=======
+#[cfg(test)]
+#[cfg(feature = "http")]
+mod golden_tests;
+>>>>>>> wip-f
 pub mod handoff;
+pub mod layer;
 mod lenient;
 mod models;
 pub mod preview;
@@ -145,6 +152,9 @@ pub struct RequestOptions {
     /// The same for requests that share a prompt's beginning, so that a server can send them to the
     /// same cache: the agent's id.
     pub cache_key: Option<Arc<str>>,
+    /// Who shares fairly where calls must wait, see [`layer::RateLimited`]: the swarm's id. Never
+    /// sent to a server.
+    pub group: Option<Arc<str>>,
     /// Whether one answer may hold several tool calls; `None` = as the server does by itself.
     pub parallel_tool_calls: Option<bool>,
     /// Texts at which the model stops.

@@ -16,7 +16,7 @@ use reqwest::{Client, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
-use super::gate::{LINE_BYTES_MAX, LineGate};
+use super::gate::{BOM, LINE_BYTES_MAX, LineGate, slices};
 use super::headers::{retry_after_ms, with_should_retry};
 use crate::env::Clock;
 use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
@@ -230,8 +230,10 @@ impl HttpDriver {
             .headers()
             .get(CONTENT_TYPE)
             .map_or(&b""[..], |value| value.as_bytes());
-        if kind.starts_with(b"application/json") {
-            return Err(self.not_a_stream(response).await);
+        let wrong = [&b"application/json"[..], b"text/html"];
+        if wrong.iter().any(|wrong| kind.starts_with(wrong)) {
+            let body = self.error_body(response).await;
+            return Err(self.clean(not_a_stream(&body)));
         }
         Ok(response)
     }
@@ -266,21 +268,6 @@ impl HttpDriver {
         self.clean(error)
     }
 
-    /// A good status, but the body is one JSON text: an error, or an answer that is not streamed.
-    async fn not_a_stream(&self, response: Response) -> LlmError {
-        let body = self.error_body(response).await;
-        let failure = ServerFailure::read(None, &body);
-        // Chat, Responses, Messages, Gemini.
-        let answers = ["\"choices\"", "\"output\"", "\"content\"", "\"candidates\""];
-        let is_answer = answers.iter().any(|key| body.contains(key));
-        self.clean(if is_answer {
-            let text = shown(&format!("the server does not stream its answer: {body}"));
-            LlmError::billed_unknown(LlmErrorKind::Decode, text)
-        } else {
-            LlmError::billed_unknown(failure.kind(), failure.shown())
-        })
-    }
-
     /// The start of an error body; what came in time.
     async fn error_body(&self, response: Response) -> String {
         let mut body = Vec::new();
@@ -305,6 +292,28 @@ impl HttpDriver {
         {
             error.message = error.message.replace(key.expose_secret(), "[redacted]");
         }
+        error
+    }
+}
+
+/// A good status, but the body is a web page or one JSON text: an error, or an answer that is not
+/// streamed.
+fn not_a_stream(body: &str) -> LlmError {
+    let failure = ServerFailure::read(None, body);
+    // Chat, Responses, Messages, Gemini.
+    let answers = ["\"choices\"", "\"output\"", "\"content\"", "\"candidates\""];
+    let is_answer = answers.iter().any(|key| body.contains(key));
+    let unreadable = |text: String| LlmError::billed_unknown(LlmErrorKind::Decode, shown(&text));
+    if body.trim_start().starts_with('<') {
+        let page = failure.message;
+        unreadable(format!(
+            "the server sent a web page, is the base URL right? {page}"
+        ))
+    } else if is_answer {
+        unreadable(format!("the server does not stream its answer: {body}"))
+    } else {
+        let mut error = LlmError::billed_unknown(failure.kind(), failure.shown());
+        error.retry_after_ms = failure.retry_after_ms();
         error
     }
 }
@@ -427,7 +436,10 @@ impl Call {
         };
         match opened {
             Ok(response) => {
-                let events = sse_events(self.body_bytes(response), LINE_BYTES_MAX);
+                let events = sse_events(
+                    body_bytes(response, self.driver.options.idle_timeout),
+                    LINE_BYTES_MAX,
+                );
                 Phase::Reading {
                     events: Box::pin(events),
                     decoder,
@@ -463,33 +475,78 @@ impl Call {
         }
         Phase::Ended
     }
+}
 
-    /// The body's bytes; an error if they stop coming.
-    fn body_bytes(
-        &self,
-        response: Response,
-    ) -> impl Stream<Item = Result<Bytes, LlmError>> + Send + use<> {
-        let idle = self.driver.options.idle_timeout;
-        stream::unfold(response, move |mut response| async move {
-            let piece = match tokio::time::timeout(idle, response.chunk()).await {
-                Ok(Ok(None)) => return None,
-                Ok(Ok(Some(bytes))) => Ok(bytes),
-                Ok(Err(err)) => {
-                    let text = with_causes(&err.without_url());
-                    Err(LlmError::billed_unknown(LlmErrorKind::StreamCut, text))
-                }
-                Err(_elapsed) => {
-                    let text = format!("the answer was silent for {} s", idle.as_secs_f64());
-                    Err(LlmError::billed_unknown(LlmErrorKind::Timeout, text))
-                }
+/// The body's bytes; an error if they stop coming, or if they are no stream of events after all.
+fn body_bytes(
+    response: Response,
+    idle: Duration,
+) -> impl Stream<Item = Result<Bytes, LlmError>> + Send + use<> {
+    let pieces = stream::unfold(response, |mut response| async move {
+        let piece = match response.chunk().await {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => Ok(bytes),
+            Err(err) => {
+                let text = with_causes(&err.without_url());
+                Err(LlmError::billed_unknown(LlmErrorKind::StreamCut, text))
+            }
+        };
+        Some((piece, response))
+    });
+    events_only(never_idle(pieces, idle))
+}
+
+/// The pieces; an error once none comes for `idle`.
+pub(super) fn never_idle(
+    pieces: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
+    idle: Duration,
+) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
+    stream::unfold(Some(Box::pin(pieces)), move |pieces| async move {
+        let mut pieces = pieces?;
+        match tokio::time::timeout(idle, pieces.next()).await {
+            Ok(piece) => Some((piece?, Some(pieces))),
+            Err(_elapsed) => {
+                let text = format!("the answer was silent for {} s", idle.as_secs_f64());
+                let error = LlmError::billed_unknown(LlmErrorKind::Timeout, text);
+                Some((Err(error), None))
+            }
+        }
+    })
+}
+
+/// The pieces, unless the body begins like JSON or a web page: no line of an event stream does,
+/// whatever the content type says. Such a body is read to its end, or [`ERROR_BYTES_MAX`].
+pub(super) fn events_only(
+    pieces: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
+    stream::unfold(
+        (Box::pin(pieces), true),
+        |(mut pieces, is_start)| async move {
+            let piece = pieces.next().await?;
+            let Ok(bytes) = &piece else {
+                return Some((piece, (pieces, is_start)));
             };
-            Some((piece, response))
-        })
-    }
+            let text = bytes.strip_prefix(BOM).unwrap_or(bytes).trim_ascii_start();
+            let is_other = is_start && matches!(text.first(), Some(b'{' | b'[' | b'<'));
+            if !is_other {
+                let is_start = is_start && text.is_empty();
+                return Some((piece, (pieces, is_start)));
+            }
+            let mut body = text.to_vec();
+            while body.len() < ERROR_BYTES_MAX
+                && let Some(Ok(more)) = pieces.next().await
+            {
+                body.extend_from_slice(&more);
+            }
+            body.truncate(ERROR_BYTES_MAX);
+            let error = not_a_stream(&String::from_utf8_lossy(&body));
+            Some((Err(error), (pieces, false)))
+        },
+    )
 }
 
 /// Server-sent events out of a body's bytes.
-pub(super) fn sse_events(
+pub(crate) fn sse_events(
     body: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
     line_bytes_max: usize,
 ) -> impl Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send {
@@ -511,10 +568,16 @@ pub(super) fn sse_events(
             None => Some((Ok(gate.eof()), None)),
         }
     });
-    // A piece without a whole line is not news; the parser would only copy it.
-    let lines =
-        lines.filter(|piece| std::future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)));
-    lines.eventsource().map(|event| {
+    // The parser copies the rest of its buffer for every line, so it gets little at a time; of a
+    // piece without a whole line it gets nothing.
+    let slices = lines.flat_map(|piece| {
+        let (lines, error) = match piece {
+            Ok(lines) => (lines, None),
+            Err(error) => (Bytes::new(), Some(Err(error))),
+        };
+        stream::iter(slices(lines).map(Ok).chain(error))
+    });
+    slices.eventsource().map(|event| {
         event.map_err(|err| match err {
             EventStreamError::Transport(error) => error,
             EventStreamError::Utf8(err) => unreadable(&err.utf8_error()),

@@ -9,7 +9,10 @@ use bytes::Bytes;
 /// Bytes of one line or of the data of one event, at most.
 pub(super) const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// Bytes of whole lines that the parser gets at once, if a line is not longer.
+const SLICE_BYTES: usize = 256;
+
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A line or event is longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,11 +101,32 @@ impl LineGate {
     }
 
     fn without_bom(&mut self, bytes: Bytes) -> Bytes {
-        if std::mem::take(&mut self.is_first) && bytes.starts_with(BOM) {
-            return bytes.slice(BOM.len()..);
+        if !std::mem::take(&mut self.is_first) {
+            return bytes;
         }
-        bytes
+        // A proxy may add a second one, at which the parser would panic all the same.
+        let mut start = 0;
+        while bytes.get(start..).is_some_and(|rest| rest.starts_with(BOM)) {
+            start += BOM.len();
+        }
+        bytes.slice(start..)
     }
+}
+
+/// Cuts whole lines into slices of at most [`SLICE_BYTES`], or of one longer line.
+pub(super) fn slices(mut lines: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        if lines.is_empty() {
+            return None;
+        }
+        let head = lines.get(..SLICE_BYTES).unwrap_or(&lines);
+        let end = head
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .or_else(|| lines.iter().position(|byte| *byte == b'\n'));
+        let end = end.map_or(lines.len(), |end| end + 1);
+        Some(lines.split_to(end))
+    })
 }
 
 #[cfg(test)]
@@ -133,6 +157,47 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = body.chunks(1).collect();
         assert_eq!(pass(&bytes, 64).unwrap(), [&body[3..], b"\n\n"].concat());
+    }
+
+    #[test]
+    fn every_mark_at_the_beginning_is_removed() {
+        let body = [BOM, BOM, b"data: a\n"].concat();
+        assert_eq!(pass(&[&body], 64).unwrap(), b"data: a\n\n\n");
+        assert_eq!(pass(&[BOM, BOM], 64).unwrap(), b"\n\n");
+    }
+
+    #[test]
+    fn slices_are_short_whole_lines_and_lose_nothing() {
+        let long = [b"data: ".as_slice(), &[b'x'; 1_000], b"\n"].concat();
+        let lines = Bytes::from([b"\n".repeat(600), long.clone(), b"a\nb\n".repeat(90)].concat());
+        let cut: Vec<Bytes> = slices(lines.clone()).collect();
+        assert_eq!(cut.concat(), lines);
+        for slice in cut {
+            assert!(slice.ends_with(b"\n"));
+            assert!(slice.len() <= SLICE_BYTES || slice == long, "{slice:?}");
+        }
+    }
+
+    /// The capacity only grows by doubling: what is copied is at most twice the line, however
+    /// small the pieces are.
+    #[test]
+    fn a_line_of_8_mib_in_small_pieces_is_copied_a_constant_number_of_times() {
+        let piece = Bytes::from(vec![b'x'; 4_096]);
+        let mut gate = LineGate::new(LINE_BYTES_MAX);
+        let (mut moves, mut copied, mut capacity) = (0, 0, 0);
+        let mut held = 0;
+        while held + piece.len() < LINE_BYTES_MAX {
+            assert!(gate.push(&piece).unwrap().is_empty());
+            if gate.held.capacity() != capacity {
+                (moves, copied, capacity) = (moves + 1, copied + held, gate.held.capacity());
+            }
+            held += piece.len();
+        }
+        assert!(moves < 16, "{moves}");
+        assert!(copied < 2 * held, "{copied} of {held}");
+        let line = gate.push(&Bytes::from_static(b"\n")).unwrap();
+        assert_eq!(line.len(), held + 1);
+        assert_eq!(slices(line).count(), 1, "the parser sees a long line once");
     }
 
     #[test]

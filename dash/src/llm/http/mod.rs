@@ -25,6 +25,8 @@ mod windows;
 use std::time::Duration;
 
 pub use driver::HttpDriver;
+#[cfg(test)]
+pub(crate) use driver::sse_events;
 pub use provider::{HttpProvider, HttpProviderBuilder};
 
 /// Time limits of the driver, on tokio's timer, and what it may reuse. There is no limit on a whole

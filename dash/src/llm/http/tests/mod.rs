@@ -1,6 +1,10 @@
 //! The driver against a server on loopback, and the pipeline on bytes cut anywhere.
 
+<<<<<<< HEAD
 mod models;
+=======
+mod hostile;
+>>>>>>> wip-f
 mod server;
 
 use std::sync::Arc;
