@@ -61,7 +61,8 @@ async fn what_may_have_cost_or_cannot_pass_is_never_tried_again() {
     ] {
         let (llm, calls) = series("p", vec![reply.clone(), ScriptedReply::text("again")]);
         let clock = clock();
-        let outcome = retrying(llm, &clock).stream(request("Hi")).finish().await;
+        let llm = retrying(llm, &clock);
+        let outcome = driven(&clock, MINUTE, llm.stream(request("Hi")).finish()).await;
         assert!(outcome.is_err(), "{reply:?}");
         assert_eq!(calls.load(Ordering::SeqCst), 1, "{reply:?}");
         assert!(clock.slept().is_empty());
