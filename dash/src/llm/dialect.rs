@@ -65,7 +65,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`LlmErrorKind::InvalidRequest`](super::LlmErrorKind::InvalidRequest), unbilled, if the
+    /// [`LlmErrorKind::InvalidRequest`], unbilled, if the
     /// dialect cannot say what is asked.
     fn encode(&self, request: &LlmRequest) -> Result<Vec<u8>, LlmError>;
 
@@ -81,7 +81,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`LlmErrorKind::Decode`](super::LlmErrorKind::Decode), unbilled, if it is no such list.
+    /// [`LlmErrorKind::Decode`], unbilled, if it is no such list.
     fn read_models(&self, body: &str, provider: &str) -> Result<Vec<Model>, LlmError>;
 }
 
@@ -168,6 +168,14 @@ fn merge(fields: &mut Map<String, Value>, extra: &Map<String, Value>, reserved: 
             }
         }
     }
+}
+
+/// The number that is written the same in twice the precision: 0.7 stays 0.7.
+pub(super) fn written(number: f32) -> f64 {
+    number
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| f64::from(number))
 }
 
 #[cfg(test)]

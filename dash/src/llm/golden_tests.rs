@@ -9,9 +9,12 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use pretty_assertions::assert_eq;
 
+use super::anthropic::AnthropicDialect;
 use super::dialect::{AnswerSetup, Dialect, SseEvent};
+use super::gemini::GeminiDialect;
 use super::http::sse_events;
 use super::openai_chat::ChatDialect;
+use super::openai_responses::ResponsesDialect;
 use super::{LlmEvent, Model};
 use crate::testing::provider_suite::check_grammar;
 
@@ -26,6 +29,9 @@ struct Reader {
 #[rustfmt::skip]
 const READERS: &[Reader] = &[
     Reader { folder: "openai_chat", dialect: || Arc::new(ChatDialect::default()), ends: &["\"finish_reason\":\"", "[DONE]"] },
+    Reader { folder: "openai_responses", dialect: || Arc::new(ResponsesDialect::default()), ends: &["response.completed", "response.incomplete", "response.done"] },
+    Reader { folder: "anthropic", dialect: || Arc::new(AnthropicDialect::default()), ends: &["message_stop"] },
+    Reader { folder: "gemini", dialect: || Arc::new(GeminiDialect::default()), ends: &["\"finishReason\""] },
 ];
 
 fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
@@ -100,7 +106,7 @@ fn goldens_give_the_same_events_however_they_are_cut() {
     }
 }
 
-/// Ends that a decoder adds when an answer breaks off.
+/// Ends that a decoder adds when an answer breaks off, and signs of life: they say nothing.
 const fn is_closer(event: &LlmEvent) -> bool {
     matches!(
         event,
@@ -108,6 +114,7 @@ const fn is_closer(event: &LlmEvent) -> bool {
             | LlmEvent::ThinkingEnd { .. }
             | LlmEvent::ToolCallEnd { .. }
             | LlmEvent::Usage { .. }
+            | LlmEvent::Heartbeat
     )
 }
 

@@ -38,13 +38,10 @@ mod cost;
 pub mod dialect;
 pub mod failure;
 mod fold;
-<<<<<<< HEAD
 pub mod gemini;
-=======
 #[cfg(test)]
 #[cfg(feature = "http")]
 mod golden_tests;
->>>>>>> wip-f
 pub mod handoff;
 pub mod layer;
 mod lenient;

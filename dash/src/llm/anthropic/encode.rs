@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::messages::{Block, Role, WireMessage, messages};
-use crate::llm::dialect::{check, write_body};
+use crate::llm::dialect::{check, write_body, written};
 use crate::llm::{
     CacheRetention, LlmError, LlmRequest, ThinkingLevel, ThinkingMode, ToolChoice, ToolSpec,
 };
@@ -133,21 +133,10 @@ pub fn encode(request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
         messages,
         thinking,
         output_config: Some(output_config).filter(|config| *config != OutputConfig::default()),
-        temperature: request
-            .temperature
-            .filter(|_| !is_thinking)
-            .map(f64_as_written),
+        temperature: request.temperature.filter(|_| !is_thinking).map(written),
         stop_sequences: &request.options.stop,
     };
     write_body(&body, &request.options.extra, &["max_tokens"])
-}
-
-/// The number that is written the same in twice the precision: 0.7 stays 0.7.
-fn f64_as_written(number: f32) -> f64 {
-    number
-        .to_string()
-        .parse()
-        .unwrap_or_else(|_| f64::from(number))
 }
 
 fn system(text: &str, cache_control: Option<CacheControl>) -> Vec<Block<'_>> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::GeminiOptions;
 use super::schema::Schema;
-use crate::llm::dialect::{check, write_body};
+use crate::llm::dialect::{check, write_body, written};
 use crate::llm::handoff::{CallIdRule, CallResult, Part, Said, Turn, turns};
 use crate::llm::{
     LlmError, LlmErrorKind, LlmRequest, ThinkingLevel, ThinkingMode, ToolChoice, api,
@@ -143,7 +143,7 @@ struct FunctionCallingConfig<'a> {
 #[serde(rename_all = "camelCase")]
 struct GenerationConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
+    temperature: Option<f64>,
     max_output_tokens: u32,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop_sequences: &'a [String],
@@ -196,7 +196,7 @@ pub fn encode(request: &LlmRequest, options: GeminiOptions) -> Result<Vec<u8>, L
         tools: tools(request),
         tool_config: tool_config(request),
         generation_config: GenerationConfig {
-            temperature: request.temperature,
+            temperature: request.temperature.map(written),
             max_output_tokens: request.max_output_tokens,
             stop_sequences: &request.options.stop,
             response_mime_type: schema.map(|_| "application/json"),

@@ -7,9 +7,13 @@ use secrecy::SecretString;
 
 use super::{HttpDriver, HttpOptions, windows};
 use crate::env::{BoxFuture, Clock, SystemClock};
+use crate::llm::anthropic::AnthropicDialect;
 use crate::llm::dialect::Dialect;
+use crate::llm::gemini::GeminiDialect;
 use crate::llm::openai_chat::{ChatDialect, Preset, WindowSource};
-use crate::llm::{Compat, CompatPatch, LlmError, LlmProvider, LlmRequest, LlmStream, Model};
+use crate::llm::openai_responses::ResponsesDialect;
+use crate::llm::registry::ProviderEntry;
+use crate::llm::{Compat, CompatPatch, LlmError, LlmProvider, LlmRequest, LlmStream, Model, api};
 use crate::{Error, Result};
 
 /// A server that speaks a [`Dialect`] over HTTP.
@@ -65,6 +69,52 @@ impl HttpProvider {
         let windows = Preset::for_base(&base_url).map(|preset| preset.windows);
         let windows = windows.unwrap_or_default();
         Self::chat(base_url, compat, windows).id("openai")
+    }
+
+    /// A builder for a server that speaks Anthropic Messages, e.g. `https://api.anthropic.com`. Its
+    /// id is `anthropic` if not said.
+    pub fn anthropic(base_url: impl Into<String>) -> HttpProviderBuilder {
+        Self::builder(base_url, Arc::new(AnthropicDialect::default())).id("anthropic")
+    }
+
+    /// A builder for a server that speaks OpenAI Responses, e.g. `https://api.openai.com`. Its id is
+    /// `openai` if not said.
+    pub fn openai_responses(base_url: impl Into<String>) -> HttpProviderBuilder {
+        Self::builder(base_url, Arc::new(ResponsesDialect::default())).id("openai")
+    }
+
+    /// A builder for a server that speaks Google Gemini, e.g.
+    /// `https://generativelanguage.googleapis.com`. Its id is `google` if not said.
+    pub fn gemini(base_url: impl Into<String>) -> HttpProviderBuilder {
+        Self::builder(base_url, Arc::new(GeminiDialect::default())).id("google")
+    }
+
+    /// A builder for a provider of the registry.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): its dialect is none of
+    /// [`api`](crate::llm::api), or there is no preset of the name it gives.
+    pub fn registered(entry: &ProviderEntry) -> Result<HttpProviderBuilder> {
+        let base = entry.base_url.clone();
+        let builder = match (entry.api.as_str(), entry.preset.as_deref()) {
+            (api::OPENAI_CHAT, Some(name)) => Self::compatible(Preset::find(name)?).base_url(base),
+            (api::OPENAI_CHAT, None) => Self::openai_chat(base),
+            (api::OPENAI_RESPONSES, _) => Self::openai_responses(base),
+            (api::ANTHROPIC, _) => Self::anthropic(base),
+            (api::GEMINI, _) => Self::gemini(base),
+            (other, _) => {
+                let known = [
+                    api::OPENAI_CHAT,
+                    api::OPENAI_RESPONSES,
+                    api::ANTHROPIC,
+                    api::GEMINI,
+                ];
+                let issue = format!("`{other}` is no dialect; there are: {}", known.join(", "));
+                return Err(Error::invalid("api", issue));
+            }
+        };
+        Ok(builder.id(entry.id.clone()))
     }
 
     /// A builder for a well-known server, at its usual base URL unless another is said. Its id is

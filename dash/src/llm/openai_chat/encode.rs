@@ -9,7 +9,7 @@ use super::wire::{
     Replay, ResponseFormat, StreamOptions, TemplateArguments, ThinkingFields, ThinkingType,
     WireCall, WireChoice, WireFunction, WireMessage, WireTool,
 };
-use crate::llm::dialect::{check, write_body};
+use crate::llm::dialect::{check, write_body, written};
 use crate::llm::handoff::{CallIdRule, CallResult, Part, Said, Turn, joined, turns};
 use crate::llm::{
     CacheRetention, Compat, LlmError, LlmErrorKind, LlmRequest, ThinkingLevel, ThinkingMode,
@@ -76,7 +76,7 @@ pub fn encode(request: &LlmRequest, compat: Compat) -> Result<Vec<u8>, LlmError>
         }),
         max_tokens,
         max_completion_tokens,
-        temperature: request.temperature,
+        temperature: request.temperature.map(written),
         stop: &options.stop,
         tools: tools(request, &compat, &messages, mark),
         tool_choice: tool_choice(request, &compat)?,

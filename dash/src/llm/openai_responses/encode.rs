@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::ResponsesOptions;
-use crate::llm::dialect::{check, write_body};
+use crate::llm::dialect::{check, write_body, written};
 use crate::llm::handoff::{CallIdRule, CallResult, Part, Said, Turn, turns};
 use crate::llm::{
     CacheRetention, LlmError, LlmErrorKind, LlmRequest, ThinkingLevel, ThinkingMode, ToolChoice,
@@ -44,7 +44,7 @@ struct Body<'a> {
     stream: bool,
     max_output_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
+    temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<Reasoning<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -200,7 +200,7 @@ pub fn encode(request: &LlmRequest, options: ResponsesOptions) -> Result<Vec<u8>
         store: false,
         stream: true,
         max_output_tokens: request.max_output_tokens,
-        temperature: request.temperature.filter(|_| !thinks),
+        temperature: request.temperature.filter(|_| !thinks).map(written),
         reasoning: reasoning(request),
         include: if thinks {
             &["reasoning.encrypted_content"]

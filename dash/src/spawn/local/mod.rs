@@ -4,6 +4,7 @@
 //! up, `answer` checks what an agent ends with.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::compact;
@@ -60,6 +61,8 @@ const TEMPLATE_OVERHEAD: u64 = 1_024;
 struct Session {
     request: SpawnRequest,
     cx: AgentContext,
+    /// Who shares a provider's limits fairly: the swarm.
+    group: Arc<str>,
     run: Run,
     /// Upper bound of the tokens of the system prompt and the tools.
     fixed_tokens: u64,
@@ -91,6 +94,7 @@ impl Session {
             summary_due: request.summary_open,
             has_overflowed: false,
             finished_turn: 0,
+            group: request.swarm_id.to_string().into(),
             request,
             cx,
             run,

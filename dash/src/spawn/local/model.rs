@@ -145,6 +145,7 @@ impl Session {
             options: RequestOptions {
                 thinking: config.thinking,
                 cache_key: Some(self.request.agent_id.to_string().into()),
+                group: Some(Arc::clone(&self.group)),
                 ..RequestOptions::default()
             },
         }

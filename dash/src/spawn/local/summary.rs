@@ -144,6 +144,7 @@ impl Session {
             // The prompt is not used again.
             options: RequestOptions {
                 cache: CacheRetention::None,
+                group: Some(Arc::clone(&self.group)),
                 ..RequestOptions::default()
             },
         }

@@ -1,10 +1,7 @@
 //! The driver against a server on loopback, and the pipeline on bytes cut anywhere.
 
-<<<<<<< HEAD
-mod models;
-=======
 mod hostile;
->>>>>>> wip-f
+mod models;
 mod server;
 
 use std::sync::Arc;

@@ -127,7 +127,7 @@ fn a_request_with_everything_has_these_bytes() {
         cache_key: Some("agent".into()),
         parallel_tool_calls: Some(false),
         stop: vec![],
-        extra: serde_json::Map::new(),
+        ..RequestOptions::default()
     };
     let expected = r#"{"model":"m-2","instructions":"Be brief.","input":[{"role":"user","content":[{"type":"input_text","text":"Hi"}]}],"tools":[{"type":"function","name":"f","description":"Does f.","parameters":{"type":"object","properties":{"z":{},"a":{}}},"strict":false}],"tool_choice":{"type":"function","name":"f"},"parallel_tool_calls":false,"store":false,"stream":true,"max_output_tokens":50,"reasoning":{"effort":"high","summary":"auto"},"include":["reasoning.encrypted_content"],"text":{"format":{"type":"json_schema","name":"answer","schema":{"type":"object"},"strict":false}},"prompt_cache_key":"agent","prompt_cache_retention":"24h"}"#;
     assert_eq!(body(&request), expected);
