@@ -46,6 +46,8 @@ pub struct Settings {
     /// Events that a slow in-process subscriber may fall behind before it re-reads from the store
     /// (16 to 1,000,000), in commits.
     pub broadcast_capacity: usize,
+    /// Whether telemetry spans carry what models and tools are told and say. It may be private.
+    pub telemetry_contents: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             retry_cap_ms: 300_000,
             store_retry_ms: 1_000,
             broadcast_capacity: 4_096,
+            telemetry_contents: false,
         }
     }
 }

@@ -120,6 +120,7 @@ const LEVEL_1: &[&str] = &[
     "telemetry",
 ];
 const ENGINE: &[&str] = &[
+    "telemetry",
     "ids",
     "env",
     "error",

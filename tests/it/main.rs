@@ -27,6 +27,7 @@ mod shutdown;
 mod source;
 mod steering;
 mod strategies;
+mod telemetry;
 mod wire;
 
 /// Every file here is a module of this binary.

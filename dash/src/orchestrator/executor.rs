@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::message::Message;
 use super::port::EnginePort;
@@ -27,6 +28,7 @@ use crate::spawn::{
 };
 use crate::store::Store;
 use crate::strategy::system_prompt;
+use crate::telemetry;
 use crate::tool::{Fence, Tool};
 use crate::{Error, Result};
 
@@ -55,6 +57,7 @@ const ENTRIES_MAX: usize = 1_000_000;
 struct Kit {
     fence: Arc<Fence>,
     config: Arc<SwarmConfig>,
+    span: Span,
 }
 
 /// What is on offer to agents of one kind: what they are told, and tools.
@@ -107,6 +110,17 @@ impl Executor {
         };
         let kit = self.kit(swarm);
         let kit = kit.map(|kit| (self.offer(swarm, &kit, kind), kit));
+        let parent = kit.as_ref().ok().and_then(|(_, kit)| kit.span.id());
+        let span = info_span!(
+            parent: parent,
+            "invoke_agent",
+            otel.name = %format_args!("{} {}", telemetry::INVOKE_AGENT, agent.name),
+            { telemetry::OPERATION_NAME } = telemetry::INVOKE_AGENT,
+            { telemetry::AGENT_ID } = %agent.id,
+            { telemetry::AGENT_NAME } = agent.name,
+            { telemetry::CONVERSATION_ID } = %swarm.id,
+            { telemetry::REQUEST_MODEL } = agent.model,
+        );
         let shared = Arc::clone(&self.shared);
         let (agent_id, attempt) = (agent.id, agent.attempt);
         let port = EnginePort {
@@ -134,7 +148,7 @@ impl Executor {
             run.await;
             Ok::<(), Error>(())
         });
-        self.shared.tasks.spawn(async move {
+        let task = async move {
             let failure = match AssertUnwindSafe(attempt_of).catch_unwind().await {
                 Ok(Ok(())) => None,
                 Ok(Err(err)) => {
@@ -164,7 +178,8 @@ impl Executor {
                     failure,
                 })
                 .await;
-        });
+        };
+        self.shared.tasks.spawn(task.instrument(span));
     }
 
     /// What a swarm's agents share, made once and kept while it lives.
@@ -183,6 +198,13 @@ impl Executor {
         let kit = Kit {
             fence: Arc::new(fence),
             config: Arc::new(swarm.config.clone()),
+            span: info_span!(
+                parent: None,
+                "invoke_workflow",
+                otel.name = %format_args!("{} {}", telemetry::INVOKE_WORKFLOW, swarm.name),
+                { telemetry::OPERATION_NAME } = telemetry::INVOKE_WORKFLOW,
+                { telemetry::CONVERSATION_ID } = %swarm.id,
+            ),
         };
         self.offers.remove(&swarm.id);
         self.kits.insert(swarm.id, kit.clone());
@@ -301,6 +323,7 @@ async fn prepare(
         stale: context.stale,
         summary_open: open.summary_open,
         answer_schema: offer.answer_schema,
+        telemetry_contents: settings.telemetry_contents,
         hooks: shared.registry.hooks.clone(),
     }))
 }

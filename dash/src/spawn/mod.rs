@@ -96,6 +96,8 @@ pub struct SpawnRequest {
     pub summary_open: bool,
     /// The schema its answer must fit.
     pub answer_schema: Option<Arc<Value>>,
+    /// Whether its telemetry spans carry what is said.
+    pub telemetry_contents: bool,
     /// Who is asked before and after what it does.
     pub hooks: Option<Arc<dyn AgentHooks>>,
 }

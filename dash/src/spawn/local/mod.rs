@@ -1,7 +1,7 @@
 //! Agents in this process: the model-and-tools loop.
 //!
 //! `mod` is the loop; `model` makes model calls, `tools` tool calls, `summary` sums the conversation
-//! up, `answer` checks what an agent ends with.
+//! up, `answer` checks what an agent ends with, `spans` is their telemetry.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::model::{MessageOrigin, StepKey};
 
 mod answer;
 mod model;
+mod spans;
 mod summary;
 mod tools;
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use tracing::Instrument as _;
 
 use super::super::run::{tokens_max, with_unique_call_ids};
 use super::super::{Grant, ModelIntent, Next, Outcome};
-use super::{Flow, Session, fixed_tokens};
+use super::{Flow, Session, fixed_tokens, spans};
 use crate::event::DeltaKind;
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, RequestOptions, ToolChoice};
 use crate::model::{Amount, AssistantMessage, Message, StepKey, Usage};
@@ -151,7 +152,20 @@ impl Session {
         }
     }
 
+    /// Makes a call within a span of its own.
     pub(super) async fn call_model(
+        &mut self,
+        key: StepKey,
+        request: LlmRequest,
+    ) -> Result<AssistantMessage, LlmError> {
+        let span = spans::chat(&self.request, key, &request);
+        let answer = self.stream_answer(key, request).instrument(span.clone());
+        let answer = answer.await;
+        spans::record_answer(&span, &answer, self.request.telemetry_contents);
+        answer
+    }
+
+    async fn stream_answer(
         &mut self,
         key: StepKey,
         request: LlmRequest,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use tracing::{Instrument as _, Span};
 
 use super::super::task::{AbortOnDrop, panic_text};
 use super::super::{EngineTool, Grant, Next, Outcome, ToolAnswer, ToolGate, ToolIntent};
-use super::{Flow, Session};
+use super::{Flow, Session, spans};
 use crate::model::{ContentBlock, Message, SideEffect, StepKey, ToolCall, ToolResultMessage};
 use crate::tool::{ExecutionMode, Tool, ToolContext, ToolError, ToolOutput, limit_output};
 
@@ -165,15 +166,19 @@ impl Session {
     ) -> Option<(StepKey, Arc<Message>, Duration)> {
         let began = self.cx.clock.now();
         let Prepared { call, kind, .. } = prepared;
+        let span = spans::tool(&self.request, key, &call);
         let was_made = !matches!(kind, Kind::Refused(_));
         let result = match kind {
             Kind::Refused(why) => Err(ToolError::new(why)),
             // A child's time is bounded by its own attempts, not by the limit of a tool call.
             Kind::Engine(tool) => {
-                tool.call(self.cx.port.as_ref(), key, &call.arguments)
-                    .await?
+                let made = tool.call(self.cx.port.as_ref(), key, &call.arguments);
+                made.instrument(span.clone()).await?
             }
-            Kind::Tool(tool) => self.run_tool(tool, &call, key, tries).await,
+            Kind::Tool(tool) => {
+                let run = self.run_tool(tool, &call, key, tries);
+                run.instrument(span.clone()).await
+            }
         };
         let (output, is_error) = match result {
             Ok(output) => (output, false),
@@ -184,6 +189,7 @@ impl Session {
             let context = self.hook_context(turn);
             hooks.after_tool(context, &call, &mut answer).await;
         }
+        spans::record_result(&span, &answer, self.request.telemetry_contents);
         let output = limit_output(answer.output, self.request.limits.output_bytes_max);
         let message = Message::ToolResult(ToolResultMessage {
             tool_call_id: call.id,
@@ -217,6 +223,7 @@ impl Session {
         let arguments = call.arguments.clone();
         let limit = self.request.limits.timeout;
         let task = async move { tool.call(cx, arguments).await };
+        let task = task.instrument(Span::current());
         let mut task = AbortOnDrop(self.cx.tasks.spawn(task), cancel.drop_guard());
         tokio::select! {
             joined = &mut task.0 => joined.unwrap_or_else(|err| {
