@@ -17,6 +17,9 @@ pub struct AnswerSetup {
     pub api: &'static str,
     /// The most tokens the prompt can be. Used only if a whole answer comes without usage.
     pub input_bound: u64,
+    /// The limit of output tokens that was asked for; 0 = unknown. For servers that do not say when
+    /// they cut an answer there.
+    pub output_limit: u32,
 }
 
 /// A kind of block with text.

@@ -41,6 +41,7 @@ fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
         model: Arc::new(Model::free("m", "p")),
         api: dialect.api(),
         input_bound: 1_000,
+        output_limit: 0,
     });
     let mut out = Vec::new();
     let body = stream::iter(pieces.into_iter().map(Ok));

@@ -428,6 +428,7 @@ impl Call {
             model: Arc::clone(&request.model),
             api: dialect.api(),
             input_bound: u64::try_from(bytes).unwrap_or(u64::MAX),
+            output_limit: request.max_output_tokens,
         };
         let mut decoder = dialect.decoder(setup);
         let opened = match body {

@@ -28,6 +28,7 @@ enum Ending {
 pub struct ResponsesDecoder {
     answer: Answer,
     slots: Slots,
+    output_limit: u32,
 }
 
 impl ResponsesDecoder {
@@ -35,6 +36,7 @@ impl ResponsesDecoder {
     #[must_use]
     pub fn new(setup: AnswerSetup) -> Self {
         Self {
+            output_limit: setup.output_limit,
             answer: Answer::new(setup),
             slots: Slots::default(),
         }
@@ -437,6 +439,10 @@ impl ResponsesDecoder {
         for at in 0..self.slots.len() {
             self.finish_item(at, None, out);
         }
+        // llama.cpp calls an answer completed that the limit has cut.
+        let limit = u64::from(self.output_limit);
+        let is_cut = limit > 0 && self.answer.message().usage.output >= limit;
+        let reason = if is_cut { StopReason::Length } else { reason };
         self.answer.done(reason, out);
     }
 

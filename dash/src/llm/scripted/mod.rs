@@ -181,6 +181,7 @@ impl ScriptedReply {
             provider: Arc::clone(provider),
             model: Arc::clone(&request.model),
             input_bound: 0,
+            output_limit: 0,
         };
         let mut answer = Answer::new(setup);
         let refusal = match &self.ending {

@@ -28,6 +28,7 @@ fn decoder(model: Model) -> Box<dyn Decoder> {
         provider: "p".into(),
         model: Arc::new(model),
         input_bound: 70,
+        output_limit: 0,
     })
 }
 

@@ -59,6 +59,7 @@ fn decoder() -> GeminiDecoder {
         provider: "p".into(),
         model: Arc::new(model(WIRE_ID)),
         input_bound: 70,
+        output_limit: 0,
     })
 }
 

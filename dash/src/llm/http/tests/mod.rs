@@ -99,6 +99,7 @@ fn decode(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<LlmEvent> {
         provider: "p".into(),
         model,
         input_bound: 1,
+        output_limit: 0,
     });
     let mut out = Vec::new();
     let feed = async {

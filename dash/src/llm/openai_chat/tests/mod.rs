@@ -40,6 +40,7 @@ fn decode_as(compat: Compat, model: Model, events: &[(&str, &str)]) -> Vec<LlmEv
         provider: "p".into(),
         model: Arc::new(model),
         input_bound: 70,
+        output_limit: 0,
     };
     let mut decoder = ChatDecoder::with_compat(setup, compat);
     let mut out = Vec::new();

@@ -108,6 +108,27 @@ fn a_half_call_that_is_called_completed_is_not_run() {
 }
 
 #[test]
+fn an_answer_that_reached_its_limit_is_cut_even_if_the_server_calls_it_completed() {
+    let completed = |tokens: u64| {
+        json!({"type": "response.completed", "response": {
+            "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "Once"}]}],
+            "usage": {"input_tokens": 5, "output_tokens": tokens},
+        }})
+    };
+    for (tokens, reason) in [(15, StopReason::Stop), (16, StopReason::Length)] {
+        let mut decoder = ResponsesDecoder::new(AnswerSetup {
+            output_limit: 16,
+            ..setup()
+        });
+        let mut out = Vec::new();
+        let (name, data) = ("message", &*completed(tokens).to_string());
+        decoder.feed(SseEvent { name, data }, &mut out);
+        assert_eq!(message_of(out).stop_reason, reason, "{tokens}");
+    }
+}
+
+#[test]
 fn reasoning_in_the_open_is_thinking_and_is_kept_for_replay() {
     let message = message_of(golden!("llama_reasoning"));
     let item = r#"{"type":"reasoning","id":"rs_l","summary":[],"content":[{"type":"reasoning_text","text":"Let me think."}]}"#;

@@ -26,13 +26,18 @@ fn model() -> Model {
     model
 }
 
-fn decoder() -> ResponsesDecoder {
-    ResponsesDecoder::new(AnswerSetup {
+fn setup() -> AnswerSetup {
+    AnswerSetup {
         api: api::OPENAI_RESPONSES,
         provider: "p".into(),
         model: Arc::new(model()),
         input_bound: 70,
-    })
+        output_limit: 0,
+    }
+}
+
+fn decoder() -> ResponsesDecoder {
+    ResponsesDecoder::new(setup())
 }
 
 /// Decodes events, each a name and its data; the grammar holds whatever they are.
