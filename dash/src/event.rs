@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::env::UnixMillis;
-use crate::ids::{AgentId, BudgetId, EventId, SwarmId, TaskId, TicketId};
+use crate::ids::{AgentId, BudgetId, EntryId, EventId, SwarmId, TaskId, TicketId};
 use crate::model::budget::ThresholdAction;
 use crate::model::{BudgetScope, Currency, Progress, StepKey, Strategy, Usage};
 
@@ -212,6 +212,26 @@ events! {
         tokens_before: u64,
         /// Messages that stay word for word.
         kept: u32,
+        /// Tokens of the call that summed up.
+        usage: Usage,
+        /// Nano-dollars of that call.
+        cost_nanos: i64,
+    }
+    /// A failed agent was sent back to an earlier point of its conversation.
+    AgentBranched = "agent.branched" {
+        /// The agent.
+        agent_id: AgentId,
+        /// The entry it goes on from.
+        entry_id: EntryId,
+        /// The newest entry of the branch that was abandoned.
+        abandoned: EntryId,
+    }
+    /// A branch that an agent had abandoned was summed up.
+    BranchSummarised = "agent.branch_summarised" {
+        /// The agent.
+        agent_id: AgentId,
+        /// The step.
+        step: StepKey,
         /// Tokens of the call that summed up.
         usage: Usage,
         /// Nano-dollars of that call.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod attempts;
+mod branches;
 mod budgets;
 mod compaction;
 mod crash;

@@ -83,7 +83,7 @@ fn root(request: &LlmRequest) -> ScriptedReply {
 }
 
 /// Waits until nothing of an engine is left: no task of it holds its store any more.
-async fn gone(store: &Weak<FaultyStore>) {
+pub(crate) async fn gone(store: &Weak<FaultyStore>) {
     within("the end of all tasks", async {
         while store.strong_count() > 0 {
             tokio::task::yield_now().await;
@@ -111,6 +111,7 @@ async fn finished(store: &dyn Store) -> HashSet<String> {
     let key = |kind: &EventKind| match kind {
         EventKind::AgentTurn(e) => Some(format!("{}/{}", e.agent_id, e.step)),
         EventKind::AgentCompacted(e) => Some(format!("{}/{}", e.agent_id, e.step)),
+        EventKind::BranchSummarised(e) => Some(format!("{}/{}", e.agent_id, e.step)),
         EventKind::ToolCompleted(e) => Some(format!("{}/{}", e.agent_id, e.step)),
         _ => None,
     };

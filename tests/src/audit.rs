@@ -59,7 +59,11 @@ fn agent_move(from: Option<AgentStatus>, kind: &EventKind) -> Option<AgentStatus
         }
         (EventKind::AgentRetrying(_) | EventKind::AgentEscalated(_), Some(Paused)) => Some(Paused),
         (
-            EventKind::AgentTurn(_) | EventKind::AgentTurnFailed(_) | EventKind::AgentCompacted(_),
+            EventKind::AgentTurn(_)
+            | EventKind::AgentTurnFailed(_)
+            | EventKind::AgentCompacted(_)
+            | EventKind::BranchSummarised(_)
+            | EventKind::AgentBranched(_),
             Some(at),
         ) if !at.is_terminal() => Some(at),
         (EventKind::ToolStarted(_), Some(Running | Spawning)) => Some(Running),
@@ -83,6 +87,8 @@ fn agent_of(kind: &EventKind) -> Option<AgentId> {
         EventKind::AgentTurnFailed(e) => e.agent_id,
         EventKind::AgentCompacted(e) => e.agent_id,
         EventKind::AgentEscalated(e) => e.agent_id,
+        EventKind::AgentBranched(e) => e.agent_id,
+        EventKind::BranchSummarised(e) => e.agent_id,
         EventKind::ToolStarted(e) => e.agent_id,
         EventKind::ToolCompleted(e) => e.agent_id,
         EventKind::AgentCompleted(e) => e.agent_id,
@@ -152,6 +158,7 @@ async fn once(engine: &Engine) {
         let step = match &event.kind {
             EventKind::AgentTurn(e) => (e.agent_id, e.step),
             EventKind::AgentCompacted(e) => (e.agent_id, e.step),
+            EventKind::BranchSummarised(e) => (e.agent_id, e.step),
             EventKind::ToolCompleted(e) => (e.agent_id, e.step),
             _ => continue,
         };

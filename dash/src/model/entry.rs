@@ -1,5 +1,6 @@
 //! Entries: the nodes of an agent's conversation tree. Append-only; a branch is a new child.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -31,6 +32,19 @@ pub enum EntryBody {
         /// What is seen of it.
         compaction: Compaction,
     },
+    /// The agent was sent back to the entry before this one. What followed it first is another
+    /// branch, which the model does not see.
+    Branch {
+        /// The newest entry of that branch.
+        abandoned: EntryId,
+        /// Whether the model is told what came of it, by a [`BranchSummary`](Self::BranchSummary).
+        summarise: bool,
+    },
+    /// What came of a branch that was abandoned.
+    BranchSummary {
+        /// The summary, in the model's words.
+        summary: String,
+    },
 }
 
 impl EntryBody {
@@ -39,7 +53,10 @@ impl EntryBody {
     pub const fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Self::Message { message } => Some(message),
-            Self::Label { .. } | Self::Compaction { .. } => None,
+            Self::Label { .. }
+            | Self::Compaction { .. }
+            | Self::Branch { .. }
+            | Self::BranchSummary { .. } => None,
         }
     }
 }
@@ -101,10 +118,68 @@ pub fn context<'a>(path: impl IntoIterator<Item = &'a EntryBody>) -> Context {
                 compaction.apply(&mut context.messages);
                 context.stale = context.messages.len();
             }
-            EntryBody::Label { .. } => {}
+            EntryBody::BranchSummary { summary } => {
+                context.messages.push(branch_message(summary));
+            }
+            EntryBody::Label { .. } | EntryBody::Branch { .. } => {}
         }
     }
     context
+}
+
+impl Context {
+    /// Whether a model may be asked next: something was said to it, and no call of its last answer
+    /// waits for a result.
+    #[must_use]
+    pub fn awaits_model(&self) -> bool {
+        let is_answer = |m: &Arc<Message>| matches!(m.as_ref(), Message::Assistant(_));
+        let Some(last) = self.messages.iter().rposition(is_answer) else {
+            return !self.messages.is_empty();
+        };
+        let after = self.messages.get(last + 1..).unwrap_or_default();
+        let answered: HashSet<&str> = after
+            .iter()
+            .filter_map(|message| match message.as_ref() {
+                Message::ToolResult(result) => Some(result.tool_call_id.as_str()),
+                Message::User(_) | Message::Assistant(_) => None,
+            })
+            .collect();
+        let mut calls = match self.messages.get(last).map(Arc::as_ref) {
+            Some(Message::Assistant(answer)) => answer.tool_calls().collect(),
+            _ => Vec::new(),
+        }
+        .into_iter();
+        !after.is_empty() && calls.all(|call| answered.contains(call.id.as_str()))
+    }
+}
+
+/// The branch of a path that was abandoned and whose summary is still to be made: the entry it
+/// begins below, and its newest one.
+#[must_use]
+pub fn open_branch(path: &[Entry]) -> Option<(Option<EntryId>, EntryId)> {
+    let newest = path.iter().rev().find(|entry| {
+        matches!(
+            entry.body,
+            EntryBody::Branch { .. } | EntryBody::BranchSummary { .. }
+        )
+    })?;
+    match newest.body {
+        EntryBody::Branch {
+            abandoned,
+            summarise: true,
+        } => Some((newest.parent_id, abandoned)),
+        _ => None,
+    }
+}
+
+/// How the summary of a branch is introduced to the model.
+const BRANCH_INTRO: &str = "From here another way was tried before and given up. What came of it:";
+
+/// The summary of a branch as the model sees it.
+#[must_use]
+pub fn branch_message(summary: &str) -> Arc<Message> {
+    let text = format!("{BRANCH_INTRO}\n\n{summary}");
+    Arc::new(Message::user(text, MessageOrigin::Summary))
 }
 
 /// When a conversation is summed up, and how much of it stays.

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::api::{BudgetOwner, BudgetStatus, CreateSwarm, CreateTask, Resolution, SpawnAgent};
 use crate::env::UnixMillis;
-use crate::ids::{AgentId, SwarmId, TaskId, TicketId};
+use crate::ids::{AgentId, EntryId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
 use crate::model::{
     Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Thresholds, Usage, Version,
@@ -27,6 +27,12 @@ pub(crate) enum Command {
     ResumeAgent(AgentId),
     KillAgent(AgentId),
     RetryAgent(AgentId),
+    RetryAgentFrom {
+        agent_id: AgentId,
+        /// Known to be on the agent's conversation, and a place to go on from.
+        entry_id: EntryId,
+        summarise: bool,
+    },
     Send {
         agent_id: AgentId,
         queue: Queue,

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, info_span};
 
-use super::message::Message;
+use super::message;
 use super::port::EnginePort;
 use super::registry::Registry;
 use super::state::OpenWork;
 use crate::env::{Clock, UnixMillis};
 use crate::event::Delta;
-use crate::ids::{AgentId, SwarmId};
+use crate::ids::{AgentId, EntryId, SwarmId};
 use crate::llm::ToolSpec;
-use crate::model::{Agent, Swarm, SwarmConfig, entry};
+use crate::model::{Agent, Message, Swarm, SwarmConfig, entry};
 use crate::settings::Settings;
 use crate::spawn::{
     AgentContext, AttemptFailure, AttemptLimits, EngineTool, SpawnRequest, panic_message,
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) coordinator: mpsc::Sender<Message>,
+    pub(crate) coordinator: mpsc::Sender<message::Message>,
     pub(crate) deltas: broadcast::Sender<Arc<Delta>>,
     /// Tasks of agents, their tools and timers.
     pub(crate) tasks: TaskTracker,
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
 }
 
 /// The longest conversation that is loaded, in entries; far above what the turn limits allow.
-const ENTRIES_MAX: usize = 1_000_000;
+pub(super) const ENTRIES_MAX: usize = 1_000_000;
 
 /// What the agents of a swarm share: directories, opened once, and settings, held once.
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ impl Executor {
             // The coordinator outlives its agents, except when it has stopped for good.
             let _sent = shared
                 .coordinator
-                .send(Message::Detached {
+                .send(message::Message::Detached {
                     agent_id,
                     attempt,
                     failure,
@@ -259,7 +259,7 @@ impl Executor {
                 () = shared.clock.sleep(wait) => {
                     // The coordinator outlives its timers, except when it has stopped for good.
                     let _sent =
-                        shared.coordinator.send(Message::RetryDue { agent_id, attempt }).await;
+                        shared.coordinator.send(message::Message::RetryDue { agent_id, attempt }).await;
                 }
                 () = shared.timers.cancelled() => {}
                 () = shared.cancel.cancelled() => {}
@@ -293,6 +293,10 @@ async fn prepare(
         None => Vec::new(),
     };
     let context = entry::context(entries.iter().map(|entry| &entry.body));
+    let branch = match entry::open_branch(&entries) {
+        Some((below, abandoned)) => abandoned_branch(&*shared.store, below, abandoned).await?,
+        None => Vec::new(),
+    };
     let used = agent.turns.saturating_sub(agent.attempt_turns);
     let settings = &shared.settings;
     let agent = *agent;
@@ -321,9 +325,22 @@ async fn prepare(
         },
         history: context.messages,
         stale: context.stale,
-        summary_open: open.summary_open,
+        summary_open: open.summary_open && branch.is_empty(),
+        branch,
         answer_schema: offer.answer_schema,
         telemetry_contents: settings.telemetry_contents,
         hooks: shared.registry.hooks.clone(),
     }))
+}
+
+/// What was said below an entry on the way to the newest one of another branch.
+async fn abandoned_branch(
+    store: &dyn Store,
+    below: Option<EntryId>,
+    newest: EntryId,
+) -> Result<Vec<Arc<Message>>> {
+    let path = store.list_path(newest, ENTRIES_MAX).await?;
+    let from = path.iter().position(|entry| Some(entry.id) == below);
+    let own = path.iter().skip(from.map_or(0, |at| at + 1));
+    Ok(entry::context(own.map(|entry| &entry.body)).messages)
 }

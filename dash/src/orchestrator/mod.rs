@@ -27,6 +27,7 @@ use crate::api::{
 };
 use crate::event::{Delta, Event};
 use crate::ids::{AgentId, EntryId, ReservationId, SwarmId, TaskId, TicketId};
+use crate::model::entry;
 use crate::model::inbox::Queue;
 use crate::model::{
     Agent, Budget, Entry, Reservation, Step, StepKey, Swarm, Task, Thresholds, Ticket, Usage,
@@ -347,6 +348,44 @@ impl Orchestrator {
     /// [`NotFound`](ErrorKind::NotFound); [`Conflict`](ErrorKind::Conflict) unless it has failed.
     pub async fn retry_agent(&self, id: AgentId) -> Result<Agent> {
         self.ask(Command::RetryAgent(id)).await
+    }
+
+    /// Starts a failed agent again from an earlier entry of its conversation. What followed stays in
+    /// the store as a branch of its own; with `summarise` the model is told what came of it, by a
+    /// summary that is made, and paid, first. What tools have done is not undone.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such agent, or the entry is not of its
+    /// conversation; [`Invalid`](ErrorKind::Invalid) if a model could not go on from the entry, since
+    /// a call would be without its result or nothing was said after an answer;
+    /// [`Conflict`](ErrorKind::Conflict) unless the agent has failed.
+    pub async fn retry_agent_from(
+        &self,
+        agent_id: AgentId,
+        entry_id: EntryId,
+        summarise: bool,
+    ) -> Result<Agent> {
+        let agent = self.get_agent(agent_id).await?;
+        let store = &self.inner.shared.store;
+        let path = match agent.head {
+            Some(head) => store.list_path(head, executor::ENTRIES_MAX).await?,
+            None => Vec::new(),
+        };
+        let at = path.iter().position(|entry| entry.id == entry_id);
+        let at = at.ok_or_else(|| Error::not_found("entry of the agent", entry_id))?;
+        let kept = path.iter().take(at + 1).map(|entry| &entry.body);
+        if !entry::context(kept).awaits_model() {
+            let issue =
+                "a model could not go on from it: take an entry after which nothing is open";
+            return Err(Error::invalid("entryId", issue));
+        }
+        self.ask(Command::RetryAgentFrom {
+            agent_id,
+            entry_id,
+            summarise,
+        })
+        .await
     }
 
     /// Sends a message that the agent reads before its next model call, after the tool batch under

@@ -224,11 +224,21 @@ fn cut_middle(text: &str, bytes_max: usize) -> String {
     )
 }
 
-/// What the summariser is asked.
+/// What the summariser is asked of a conversation that goes on.
 pub(super) fn request_text(plan: &Plan) -> String {
     format!(
         "<conversation>\n{}</conversation>\n\nSum this conversation up.",
         plan.text
+    )
+}
+
+/// What the summariser is asked of a branch that was given up.
+pub(super) fn branch_request_text(messages: &[Arc<Message>], limits: Limits) -> String {
+    format!(
+        "<branch>\n{}</branch>\n\nThis way was given up, and the work goes on from before it. Sum \
+         up what was tried, what was found out, what was changed and why it failed, so that it is \
+         not tried again.",
+        render(messages, limits.read_bytes_max)
     )
 }
 

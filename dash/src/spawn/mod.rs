@@ -94,6 +94,8 @@ pub struct SpawnRequest {
     pub stale: usize,
     /// Whether an earlier engine died while the conversation was summed up: that comes first.
     pub summary_open: bool,
+    /// A branch that was abandoned and is to be summed up before anything else.
+    pub branch: Vec<Arc<Message>>,
     /// The schema its answer must fit.
     pub answer_schema: Option<Arc<Value>>,
     /// Whether its telemetry spans carry what is said.
@@ -162,12 +164,12 @@ pub enum Outcome {
         /// What it used.
         used: Amount,
     },
-    /// The conversation was summed up.
+    /// The conversation, or a branch of it, was summed up.
     Summarised {
         /// The step.
         key: StepKey,
-        /// What is left of the conversation.
-        compaction: Compaction,
+        /// What came of it.
+        summary: Summary,
         /// Tokens of the call.
         usage: Usage,
         /// What it used.
@@ -191,6 +193,15 @@ pub enum Outcome {
         /// How long it took.
         duration: Duration,
     },
+}
+
+/// What a call that summed up has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Summary {
+    /// What is left of the conversation.
+    Compaction(Compaction),
+    /// What came of an abandoned branch.
+    Branch(String),
 }
 
 /// Why an attempt of an agent failed.
@@ -244,7 +255,7 @@ pub enum Next {
         /// The bounds of the call.
         intent: ModelIntent,
     },
-    /// Sum the conversation up, by a model call of its own. Granted as [`Grant::Model`], without
+    /// Sum the conversation up, or a branch of it, by a model call of its own. Granted as [`Grant::Model`], without
     /// messages delivered; reported as [`Outcome::Summarised`].
     Summary {
         /// The turn that the call is, from 1.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::compact;
+use crate::model::entry::branch_message;
 use crate::model::{
     AssistantBlock, AssistantMessage, Compaction, ContentBlock, Message, StopReason, ToolCall,
 };
@@ -82,6 +83,12 @@ impl Run {
             .iter()
             .map(|message| tokens_max(message))
             .sum();
+    }
+
+    /// Adds the summary of another branch. The call that made it was a turn.
+    pub(super) fn add_branch(&mut self, summary: &str) {
+        self.count_turn();
+        self.push(branch_message(summary));
     }
 
     /// The conversation in the order it came.

@@ -294,7 +294,8 @@ impl ChatDecoder {
 
     fn server_error(&mut self, data: &str, out: &mut Vec<LlmEvent>) {
         let failure = ServerFailure::read(None, data);
-        let error = LlmError::billed_unknown(failure.kind(), failure.shown());
+        let mut error = LlmError::billed_unknown(failure.kind(), failure.shown());
+        error.retry_after_ms = failure.retry_after_ms();
         self.answer.error(error, out);
     }
 }

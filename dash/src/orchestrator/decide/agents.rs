@@ -4,14 +4,14 @@ use super::super::effect::{Effect, Reply};
 use super::{Decision, cut};
 use crate::api::{BudgetRequest, SpawnAgent};
 use crate::event::{
-    AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress, AgentResumed,
-    AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
+    AgentBranched, AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress,
+    AgentResumed, AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
 };
-use crate::ids::{AgentId, BudgetId, SwarmId, TaskId};
+use crate::ids::{AgentId, BudgetId, EntryId, SwarmId, TaskId};
 use crate::model::inbox::TicketState;
 use crate::model::{
-    Agent, AgentStatus, BudgetScope, NanoUsd, Progress, StepState, Strategy, SwarmStatus, TaskRole,
-    Usage,
+    Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy,
+    SwarmStatus, TaskRole, Usage,
 };
 use crate::spawn::{AttemptFailure, DelegationResult, Grant};
 use crate::{Error, ErrorKind, Result};
@@ -515,6 +515,33 @@ impl Decision<'_> {
         }
         if !self.live(id).attached {
             self.attach(id);
+        }
+        self.agent_reply(id)
+    }
+
+    /// The same from an earlier entry: what followed it becomes a branch that is left behind.
+    pub(super) fn retry_agent_from(
+        &mut self,
+        id: AgentId,
+        entry_id: EntryId,
+        summarise: bool,
+    ) -> Result<Reply> {
+        self.retry_agent(id)?;
+        if let Some(abandoned) = self.agent(id)?.head.filter(|head| *head != entry_id) {
+            self.edit_agent(id, |a| a.head = Some(entry_id));
+            let branch = EntryBody::Branch {
+                abandoned,
+                summarise,
+            };
+            self.append(id, None, branch);
+            self.emit_agent(
+                id,
+                AgentBranched {
+                    agent_id: id,
+                    entry_id,
+                    abandoned,
+                },
+            );
         }
         self.agent_reply(id)
     }

@@ -183,6 +183,14 @@ impl<'a> Decision<'a> {
                 self.expect_agent(id, expected)?;
                 self.retry_agent(id)
             }
+            Command::RetryAgentFrom {
+                agent_id,
+                entry_id,
+                summarise,
+            } => {
+                self.expect_agent(agent_id, expected)?;
+                self.retry_agent_from(agent_id, entry_id, summarise)
+            }
             Command::Send {
                 agent_id,
                 queue,

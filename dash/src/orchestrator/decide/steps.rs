@@ -8,18 +8,18 @@ use super::super::state::Parked;
 use super::Decision;
 use super::budgets::Reserved;
 use crate::event::{
-    AgentCompacted, AgentStarted, AgentTurn, AgentTurnFailed, StepResolved, ToolCompleted,
-    ToolStarted,
+    AgentCompacted, AgentStarted, AgentTurn, AgentTurnFailed, BranchSummarised, StepResolved,
+    ToolCompleted, ToolStarted,
 };
 use crate::ids::{AgentId, EntryId};
 use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::message::TOKENS_MAX;
 use crate::model::{
-    AgentStatus, Amount, Compaction, ContentBlock, Entry, EntryBody, Message, MessageOrigin,
-    NanoUsd, SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
+    AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
+    SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
 };
-use crate::spawn::{Advance, AttemptFailure, Grant, Next, Outcome, ToolIntent};
+use crate::spawn::{Advance, AttemptFailure, Grant, Next, Outcome, Summary, ToolIntent};
 use crate::strategy;
 
 impl Decision<'_> {
@@ -102,10 +102,10 @@ impl Decision<'_> {
             Outcome::Answered { key, message, used } => self.answered(id, key, message, used),
             Outcome::Summarised {
                 key,
-                compaction,
+                summary,
                 usage,
                 used,
-            } => self.summarised(id, key, compaction, usage, used),
+            } => self.summarised(id, key, summary, usage, used),
             Outcome::ModelFailed {
                 key,
                 error,
@@ -171,7 +171,7 @@ impl Decision<'_> {
         &mut self,
         id: AgentId,
         key: StepKey,
-        compaction: Compaction,
+        summary: Summary,
         usage: Usage,
         used: Amount,
     ) {
@@ -179,23 +179,43 @@ impl Decision<'_> {
             return;
         }
         let (usage, used) = (usage.clamped(), bounded(used));
-        let (tokens_before, kept) = (compaction.tokens_before, compaction.kept);
-        let entry = self.append(id, Some(key), EntryBody::Compaction { compaction });
+        let (body, tokens_before, kept) = match summary {
+            Summary::Compaction(compaction) => {
+                let (before, kept) = (compaction.tokens_before, Some(compaction.kept));
+                (EntryBody::Compaction { compaction }, before, kept)
+            }
+            Summary::Branch(summary) => (EntryBody::BranchSummary { summary }, 0, None),
+        };
+        let entry = self.append(id, Some(key), body);
         self.end_step(id, key, StepState::Done, Some(entry), None);
         self.edit_agent(id, |a| {
             a.turns += 1;
             a.usage += usage;
             a.cost += used.usd;
         });
-        let compacted = AgentCompacted {
-            agent_id: id,
-            step: key,
-            tokens_before,
-            kept,
-            usage,
-            cost_nanos: used.usd.0,
-        };
-        self.emit_agent(id, compacted);
+        let cost_nanos = used.usd.0;
+        match kept {
+            Some(kept) => {
+                let compacted = AgentCompacted {
+                    agent_id: id,
+                    step: key,
+                    tokens_before,
+                    kept,
+                    usage,
+                    cost_nanos,
+                };
+                self.emit_agent(id, compacted);
+            }
+            None => {
+                let summarised = BranchSummarised {
+                    agent_id: id,
+                    step: key,
+                    usage,
+                    cost_nanos,
+                };
+                self.emit_agent(id, summarised);
+            }
+        }
         self.release_slot(id);
         self.settle_step(id, key, Some(used));
     }

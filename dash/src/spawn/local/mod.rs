@@ -15,7 +15,7 @@ use super::{
 };
 use crate::env::UnixMillis;
 use crate::llm::{LlmError, LlmErrorKind, ToolSpec};
-use crate::model::{MessageOrigin, StepKey};
+use crate::model::{Message, MessageOrigin, StepKey};
 
 mod answer;
 mod model;
@@ -70,6 +70,8 @@ struct Session {
     /// About how many they are.
     fixed_estimate: u64,
     active_left: Duration,
+    /// A branch that was abandoned and is to be summed up before anything else.
+    branch: Vec<Arc<Message>>,
     /// The conversation is to be summed up before the next call.
     summary_due: bool,
     /// The last call failed because the conversation was too long, and it was summed up.
@@ -87,11 +89,13 @@ enum Flow {
 impl Session {
     fn new(mut request: SpawnRequest, cx: AgentContext) -> Self {
         let history = std::mem::take(&mut request.history);
+        let branch = std::mem::take(&mut request.branch);
         let (done, left) = (request.turns_done, request.turns_left);
         let run = Run::new(history, request.stale, done, left);
         let (fixed_tokens, fixed_estimate) = fixed_tokens(&request.system, &request.specs);
         Self {
             active_left: request.timeout,
+            branch,
             summary_due: request.summary_open,
             has_overflowed: false,
             finished_turn: 0,
@@ -118,6 +122,9 @@ impl Session {
                 None => self.run.next_action(),
             };
             let flow = match action {
+                Action::Model { turn } if !self.branch.is_empty() => {
+                    Box::pin(self.branch_turn(turn, reported, &mut outcomes)).await
+                }
                 Action::Model { turn } if self.needs_summary() => {
                     Box::pin(self.summary_turn(turn, reported, &mut outcomes)).await
                 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::super::compact::{self, Limits, Plan};
 use super::super::run::tokens_max;
-use super::super::{Grant, ModelIntent, Next, Outcome};
+use super::super::{Grant, ModelIntent, Next, Outcome, Summary};
 use super::{Flow, Session, fixed_tokens};
 use crate::llm::{
     Billing, CacheRetention, LlmError, LlmErrorKind, LlmRequest, RequestOptions, ToolChoice,
 };
-use crate::model::{Message, MessageOrigin, StepKey, Usage};
+use crate::model::{Amount, Message, MessageOrigin, StepKey, Usage};
 
 /// What part of the estimate stays when a call has shown that the estimate or the window is wrong.
 const OVERFLOW_KEEP_PART: u64 = 4;
@@ -74,9 +74,6 @@ impl Session {
         reported: Vec<Outcome>,
         outcomes: &mut Vec<Outcome>,
     ) -> Flow {
-        if let Some(end) = self.out_of_time() {
-            return self.finish(reported, end).await;
-        }
         let Some(plan) = self.summary_plan() else {
             // Nothing to sum up any more: an earlier engine died after it had been done.
             self.summary_due = false;
@@ -84,16 +81,49 @@ impl Session {
             return Flow::GoOn;
         };
         let tokens_before = self.run.tokens_estimate(self.fixed_estimate);
-        let mut request = self.summary_request(&plan);
+        let text = compact::request_text(&plan);
+        let made = self.summed_up(turn, text, reported).await;
+        let Made::Summary(done) = made else {
+            return made.flow();
+        };
+        let compaction = compact::compaction(&plan, done.text.clone(), tokens_before);
+        self.run.compact(&compaction);
+        self.summary_due = false;
+        outcomes.push(done.outcome(Summary::Compaction(compaction)));
+        Flow::GoOn
+    }
+
+    /// One model call that sums an abandoned branch up. It is a turn of its own.
+    pub(super) async fn branch_turn(
+        &mut self,
+        turn: u32,
+        reported: Vec<Outcome>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Flow {
+        let text = compact::branch_request_text(&self.branch, self.summary_limits());
+        let made = self.summed_up(turn, text, reported).await;
+        let Made::Summary(done) = made else {
+            return made.flow();
+        };
+        self.branch.clear();
+        self.run.add_branch(&done.text);
+        let summary = Summary::Branch(done.text.clone());
+        outcomes.push(done.outcome(summary));
+        Flow::GoOn
+    }
+
+    /// Asks for a summary and makes the call.
+    async fn summed_up(&mut self, turn: u32, text: String, reported: Vec<Outcome>) -> Made {
+        if let Some(end) = self.out_of_time() {
+            return Made::Not(self.finish(reported, end).await);
+        }
+        let mut request = self.summary_request(text);
         let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
+        let floor = self.request.limits.output_tokens_floor;
         let intent = ModelIntent {
             input_tokens_max: said + fixed_tokens(&request.system, &[]).0,
             output_tokens: request.max_output_tokens,
-            output_tokens_floor: self
-                .request
-                .limits
-                .output_tokens_floor
-                .min(request.max_output_tokens),
+            output_tokens_floor: floor.min(request.max_output_tokens),
         };
         let granted = self.advance(reported, Next::Summary { turn, intent }).await;
         let Some(Grant::Model {
@@ -103,34 +133,28 @@ impl Session {
             ..
         }) = granted
         else {
-            return Flow::End;
+            return Made::Not(Flow::End);
         };
         request.max_output_tokens = max_output_tokens;
         request.idempotency_key = idempotency_key;
         let mut answer = match Box::pin(self.call_model(key, request)).await {
             Ok(answer) => answer,
-            Err(err) => return self.give_up(key, err).await,
+            Err(err) => return Made::Not(self.give_up(key, err).await),
         };
         let used = self.settle(&mut answer);
-        let usage = answer.usage;
-        let summary = answer.text();
-        if summary.trim().is_empty() {
-            return self.give_up(key, empty_summary(usage)).await;
+        let (usage, text) = (answer.usage, answer.text());
+        if text.trim().is_empty() {
+            return Made::Not(self.give_up(key, empty_summary(usage)).await);
         }
-        let compaction = compact::compaction(&plan, summary, tokens_before);
-        self.run.compact(&compaction);
-        self.summary_due = false;
-        outcomes.push(Outcome::Summarised {
+        Made::Summary(Done {
             key,
-            compaction,
+            text,
             usage,
             used,
-        });
-        Flow::GoOn
+        })
     }
 
-    fn summary_request(&self, plan: &Plan) -> LlmRequest {
-        let text = compact::request_text(plan);
+    fn summary_request(&self, text: String) -> LlmRequest {
         LlmRequest {
             model: Arc::clone(&self.request.model),
             system: compact::SUMMARY_SYSTEM.into(),
@@ -147,6 +171,40 @@ impl Session {
                 group: Some(Arc::clone(&self.group)),
                 ..RequestOptions::default()
             },
+        }
+    }
+}
+
+/// A call that sums up: what came of it.
+enum Made {
+    Summary(Done),
+    /// No summary; the attempt has ended or was told to.
+    Not(Flow),
+}
+
+impl Made {
+    fn flow(self) -> Flow {
+        match self {
+            Self::Summary(_) => Flow::GoOn,
+            Self::Not(flow) => flow,
+        }
+    }
+}
+
+struct Done {
+    key: StepKey,
+    text: String,
+    usage: Usage,
+    used: Amount,
+}
+
+impl Done {
+    fn outcome(self, summary: Summary) -> Outcome {
+        Outcome::Summarised {
+            key: self.key,
+            summary,
+            usage: self.usage,
+            used: self.used,
         }
     }
 }
