@@ -312,7 +312,7 @@ events! {
         /// The message's ticket.
         ticket_id: TicketId,
     }
-    /// A queued message will never be delivered, because its agent ended first.
+    /// A queued message will never be delivered: its agent ended first, or a caller took it back.
     MessageDropped = "message.dropped" {
         /// The agent.
         agent_id: AgentId,

@@ -192,3 +192,26 @@ async fn a_queue_in_mode_all_is_delivered_at_once() {
         audit(&engine).await;
     }
 }
+
+#[tokio::test]
+async fn messages_that_wait_can_be_taken_back() {
+    let door = Door::new("act", SideEffect::Pure);
+    door.close();
+    let engine = Setup::new(script).door(&door).start().await;
+    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
+    door.wait_for_calls(2).await;
+    let agent = engine.agent(swarm.id).await;
+    engine.steer(agent.id, "one").await.unwrap();
+    engine.follow_up(agent.id, "two").await.unwrap();
+    let taken = engine.clear_inbox(agent.id).await.unwrap();
+    let texts: Vec<&str> = taken.iter().map(|t| t.text.as_str()).collect();
+    assert_eq!(texts, ["one", "two"]);
+    assert_eq!(engine.clear_inbox(agent.id).await.unwrap(), []);
+    let states = tickets(&engine, agent.id).await;
+    assert_eq!(states, [TicketState::Dropped, TicketState::Dropped]);
+    door.open();
+    engine.finish(swarm.id).await;
+    assert_eq!(engine.count("message.delivered").await, 0);
+    assert_eq!(engine.count("message.dropped").await, 2);
+    audit(&engine).await;
+}

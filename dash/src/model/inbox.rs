@@ -13,7 +13,7 @@ status! {
         Queued = "queued" => [Delivered, Dropped];
         /// Is part of the conversation.
         Delivered = "delivered" => [] terminal;
-        /// Its agent ended first.
+        /// Its agent ended first, or a caller took it back.
         Dropped = "dropped" => [] terminal;
     }
 }

@@ -282,6 +282,7 @@ impl Coordinator {
             | Command::KillAgent(id)
             | Command::RetryAgent(id)
             | Command::RetryAgentFrom { agent_id: id, .. }
+            | Command::ClearInbox(id)
             | Command::Send { agent_id: id, .. }
             | Command::ResolveStep { agent_id: id, .. } => self.load_agent(*id).await,
             Command::Reconcile { agent_id, .. } => self.load_uncertain(*agent_id).await,

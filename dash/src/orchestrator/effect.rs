@@ -6,7 +6,7 @@ use crate::env::UnixMillis;
 use crate::ids::{AgentId, EntryId, SwarmId, TaskId, TicketId};
 use crate::model::inbox::Queue;
 use crate::model::{
-    Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Thresholds, Usage, Version,
+    Agent, Budget, Progress, Reservation, StepKey, Swarm, Task, Thresholds, Ticket, Usage, Version,
 };
 use crate::spawn::{Advance, AttemptFailure, Delegation, DelegationResult, Grant};
 
@@ -33,6 +33,7 @@ pub(crate) enum Command {
         entry_id: EntryId,
         summarise: bool,
     },
+    ClearInbox(AgentId),
     Send {
         agent_id: AgentId,
         queue: Queue,
@@ -115,6 +116,7 @@ pub(crate) enum Reply {
     Reservation(Box<Reservation>),
     Status(Box<BudgetStatus>),
     Ticket(TicketId),
+    Tickets(Vec<Ticket>),
     Grant(Box<Grant>),
     Delegated(Box<DelegationResult>),
 }
@@ -142,6 +144,7 @@ reply_into! {
     Reservation(row) => Reservation = *row;
     Status(status) => BudgetStatus = *status;
     Ticket(id) => TicketId = id;
+    Tickets(tickets) => Vec<Ticket> = tickets;
     Grant(grant) => Grant = *grant;
     Delegated(result) => DelegationResult = *result;
 }

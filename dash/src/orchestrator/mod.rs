@@ -419,6 +419,16 @@ impl Orchestrator {
         .await
     }
 
+    /// Drops the messages that wait for an agent, and returns them, oldest first, so that a screen can
+    /// offer them again.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound).
+    pub async fn clear_inbox(&self, agent_id: AgentId) -> Result<Vec<Ticket>> {
+        self.ask(Command::ClearInbox(agent_id)).await
+    }
+
     /// Messages sent to agents and what became of them, in order.
     ///
     /// # Errors

@@ -5,10 +5,9 @@ use super::{Decision, cut};
 use crate::api::{BudgetRequest, SpawnAgent};
 use crate::event::{
     AgentBranched, AgentCompleted, AgentFailed, AgentKilled, AgentPaused, AgentProgress,
-    AgentResumed, AgentSpawned, CostSoFar, MessageDropped, SwarmResumed,
+    AgentResumed, AgentSpawned, CostSoFar, SwarmResumed,
 };
 use crate::ids::{AgentId, BudgetId, EntryId, SwarmId, TaskId};
-use crate::model::inbox::TicketState;
 use crate::model::{
     Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy,
     SwarmStatus, TaskRole, Usage,
@@ -422,18 +421,7 @@ impl Decision<'_> {
             }
             self.state.to_schedule.insert(swarm);
         }
-        for mut ticket in std::mem::take(&mut self.live(id).inbox) {
-            ticket.state = TicketState::Dropped;
-            let ticket_id = ticket.id;
-            self.state.out.changes.tickets.push(ticket);
-            self.emit_agent(
-                id,
-                MessageDropped {
-                    agent_id: id,
-                    ticket_id,
-                },
-            );
-        }
+        self.drop_inbox(id);
         if let Some(parked) = self.live(id).parked.take() {
             let reason = outcome.as_ref().err().cloned().unwrap_or_default();
             self.reply(

@@ -6,7 +6,7 @@ use super::super::effect::Reply;
 use super::Decision;
 use super::steps::MESSAGE_OVERHEAD;
 use crate::api::{TEXT_MAX, check_text};
-use crate::event::{MessageDelivered, MessageQueued};
+use crate::event::{MessageDelivered, MessageDropped, MessageQueued};
 use crate::ids::{AgentId, TicketId};
 use crate::model::inbox::{Queue, QueueMode, Ticket, TicketState};
 use crate::model::{Message, MessageOrigin};
@@ -50,6 +50,24 @@ impl Decision<'_> {
             },
         );
         Ok(Reply::Ticket(ticket_id))
+    }
+
+    /// Drops the messages that wait for an agent, and returns them in their order.
+    pub(super) fn drop_inbox(&mut self, id: AgentId) -> Vec<Ticket> {
+        let mut dropped: Vec<Ticket> = std::mem::take(&mut self.live(id).inbox).into();
+        for ticket in &mut dropped {
+            ticket.state = TicketState::Dropped;
+            self.state.out.changes.tickets.push(ticket.clone());
+            let ticket_id = ticket.id;
+            self.emit_agent(
+                id,
+                MessageDropped {
+                    agent_id: id,
+                    ticket_id,
+                },
+            );
+        }
+        dropped
     }
 
     /// How many messages of a queue are delivered at a boundary.

@@ -191,6 +191,10 @@ impl<'a> Decision<'a> {
                 self.expect_agent(agent_id, expected)?;
                 self.retry_agent_from(agent_id, entry_id, summarise)
             }
+            Command::ClearInbox(id) => {
+                self.expect_agent(id, expected)?;
+                Ok(Reply::Tickets(self.drop_inbox(id)))
+            }
             Command::Send {
                 agent_id,
                 queue,
