@@ -144,6 +144,7 @@ impl<'a> Decision<'a> {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per command")]
     fn command(&mut self, command: Command, expected: Option<Version>) -> Result<Reply> {
         match command {
             Command::CreateSwarm(request) => self.create_swarm(*request),
