@@ -62,8 +62,6 @@ const TEMPLATE_OVERHEAD: u64 = 1_024;
 struct Session {
     request: SpawnRequest,
     cx: AgentContext,
-    /// Who shares a provider's limits fairly: the swarm.
-    group: Arc<str>,
     run: Run,
     /// Upper bound of the tokens of the system prompt and the tools.
     fixed_tokens: u64,
@@ -99,7 +97,6 @@ impl Session {
             summary_due: request.summary_open,
             has_overflowed: false,
             finished_turn: 0,
-            group: request.swarm_id.to_string().into(),
             request,
             cx,
             run,
@@ -112,7 +109,11 @@ impl Session {
         let mut outcomes = Vec::new();
         loop {
             let reported = std::mem::take(&mut outcomes);
-            let action = match self.decided_by_hooks().await {
+            let decided = match self.request.hooks {
+                Some(_) => Box::pin(self.decided_by_hooks()).await,
+                None => None,
+            };
+            let action = match decided {
                 Some(next) => {
                     if matches!(self.finish(reported, next).await, Flow::End) {
                         return;

@@ -25,7 +25,11 @@ impl Session {
         if let Some(end) = self.out_of_time() {
             return self.finish(reported, end).await;
         }
-        let prepared = self.prepared_by_hooks(turn).await;
+        // Boxed, as are requests and calls below: an agent that waits for its grant needs little.
+        let prepared = match self.request.hooks {
+            Some(_) => Box::pin(self.prepared_by_hooks(turn)).await,
+            None => None,
+        };
         let intent = self.intent(prepared.as_deref());
         let granted = self.advance(reported, Next::Model { turn, intent }).await;
         let Some(Grant::Model {
@@ -40,16 +44,7 @@ impl Session {
         for message in &delivered {
             self.run.push(Arc::clone(message));
         }
-        let mut request = match prepared {
-            Some(mut request) => {
-                request.messages.extend(delivered);
-                *request
-            }
-            None => self.llm_request(max_output_tokens),
-        };
-        request.max_output_tokens = max_output_tokens;
-        request.idempotency_key = idempotency_key;
-        // Boxed, as are tool calls: an agent that waits for its grant needs none of it.
+        let request = self.granted_request(prepared, delivered, max_output_tokens, idempotency_key);
         match Box::pin(self.call_model(key, request)).await {
             Ok(answer) => {
                 let mut answer = with_unique_call_ids(answer);
@@ -77,6 +72,26 @@ impl Session {
             answer.cost = model.price.cost(answer.usage);
         }
         amount(answer)
+    }
+
+    /// The request of a call that was granted.
+    fn granted_request(
+        &self,
+        prepared: Option<Box<LlmRequest>>,
+        delivered: Vec<Arc<Message>>,
+        max_output_tokens: u32,
+        idempotency_key: String,
+    ) -> Box<LlmRequest> {
+        let mut request = match prepared {
+            Some(mut request) => {
+                request.messages.extend(delivered);
+                request
+            }
+            None => Box::new(self.llm_request(max_output_tokens)),
+        };
+        request.max_output_tokens = max_output_tokens;
+        request.idempotency_key = idempotency_key;
+        request
     }
 
     /// The request as the hooks want it; `None` without hooks.
@@ -146,7 +161,7 @@ impl Session {
             options: RequestOptions {
                 thinking: config.thinking,
                 cache_key: Some(self.request.agent_id.to_string().into()),
-                group: Some(Arc::clone(&self.group)),
+                group: Some(self.request.swarm_id.to_string().into()),
                 ..RequestOptions::default()
             },
         }
@@ -156,7 +171,7 @@ impl Session {
     pub(super) async fn call_model(
         &mut self,
         key: StepKey,
-        request: LlmRequest,
+        request: Box<LlmRequest>,
     ) -> Result<AssistantMessage, LlmError> {
         let span = spans::chat(&self.request, key, &request);
         let answer = self.stream_answer(key, request).instrument(span.clone());
@@ -168,10 +183,10 @@ impl Session {
     async fn stream_answer(
         &mut self,
         key: StepKey,
-        request: LlmRequest,
+        request: Box<LlmRequest>,
     ) -> Result<AssistantMessage, LlmError> {
         let began = self.cx.clock.now();
-        let mut stream = self.request.provider.stream(request);
+        let mut stream = self.request.provider.stream(*request);
         let mut deadline = self.cx.clock.sleep(self.active_left);
         let answer = loop {
             let event = tokio::select! {

@@ -154,8 +154,8 @@ impl Session {
         })
     }
 
-    fn summary_request(&self, text: String) -> LlmRequest {
-        LlmRequest {
+    fn summary_request(&self, text: String) -> Box<LlmRequest> {
+        Box::new(LlmRequest {
             model: Arc::clone(&self.request.model),
             system: compact::SUMMARY_SYSTEM.into(),
             messages: vec![Arc::new(Message::user(text, MessageOrigin::Task))],
@@ -168,10 +168,10 @@ impl Session {
             // The prompt is not used again.
             options: RequestOptions {
                 cache: CacheRetention::None,
-                group: Some(Arc::clone(&self.group)),
+                group: Some(self.request.swarm_id.to_string().into()),
                 ..RequestOptions::default()
             },
-        }
+        })
     }
 }
 
