@@ -1,5 +1,27 @@
--- Back to 0001. Summaries in the journal are lost; the conversations that hold them are not read by
--- an older engine.
+-- Back to 0001. Summaries in the journal are lost; a conversation that holds one, or a branch, is not
+-- read by an older engine. What they cost stays in the books: a call under way is charged at its worst
+-- case, as after a crash, on every budget from its own up to the project's.
+CREATE TEMP TABLE summary_holds AS
+    WITH RECURSIVE path (budget, usd, tokens) AS (
+        SELECT budget, held_usd, held_tokens FROM reservations
+        WHERE step_kind = 2 AND state = 'held'
+        UNION ALL
+        SELECT above.num, path.usd, path.tokens
+        FROM path JOIN budgets own ON own.num = path.budget JOIN budgets above ON above.id = own.parent_id
+    )
+    SELECT budget, sum(usd) AS usd, sum(tokens) AS tokens FROM path GROUP BY budget;
+UPDATE budgets SET
+    reserved = reserved - (SELECT iif(budgets.currency = 'tokens', h.tokens, h.usd)
+                           FROM summary_holds h WHERE h.budget = budgets.num),
+    uncertain = uncertain + (SELECT iif(budgets.currency = 'tokens', h.tokens, h.usd)
+                             FROM summary_holds h WHERE h.budget = budgets.num),
+    version = version + 1
+    WHERE num IN (SELECT budget FROM summary_holds);
+DROP TABLE summary_holds;
+UPDATE reservations SET state = 'uncertain' WHERE step_kind = 2 AND state = 'held';
+-- The older engine knows no such steps: what they have left is that of model calls.
+UPDATE reservations SET step_kind = 0 WHERE step_kind = 2;
+UPDATE entries SET step_kind = NULL, step_turn = NULL, step_number = NULL WHERE step_kind = 2;
 DROP VIEW steps_readable;
 CREATE TABLE steps_old (
     agent       INTEGER NOT NULL REFERENCES agents (num),

@@ -134,8 +134,8 @@ pub fn check(request: &LlmRequest) -> Result<(), LlmError> {
 }
 
 /// Writes a body: its own fields in their order, then `extra`, which replaces or is merged into what
-/// is there, object by object. What `reserved` names stays as the dialect wrote it: the limits that
-/// a budget has reserved.
+/// is there, object by object. What `reserved` names stays as the dialect wrote it, at any depth, and
+/// so does the model: a budget has reserved them.
 ///
 /// # Errors
 ///
@@ -151,7 +151,11 @@ pub fn write_body<T: Serialize>(
     }
     let mut whole = serde_json::to_value(body).map_err(unwritable)?;
     if let Value::Object(fields) = &mut whole {
+        let asked = fields.get("model").cloned();
         merge(fields, extra, reserved);
+        if let Some(asked) = asked {
+            fields.insert("model".to_owned(), asked);
+        }
     }
     serde_json::to_vec(&whole).map_err(unwritable)
 }
@@ -188,11 +192,11 @@ mod tests {
     #[test]
     fn extra_fields_win_except_over_what_was_reserved() {
         let body = json!({"model": "m", "config": {"max": 5, "top": 1}, "max": 7});
-        let extra = json!({"seed": 3, "max": 9, "config": {"max": 6, "top": 2}, "model": "n"});
+        let extra = json!({"seed": 3, "max": 9, "config": {"max": 6, "top": 2}, "model": "dearer"});
         let written = write_body(&body, extra.as_object().unwrap(), &["max"]).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            r#"{"model":"n","config":{"max":5,"top":2},"max":7,"seed":3}"#
+            r#"{"model":"m","config":{"max":5,"top":2},"max":7,"seed":3}"#
         );
     }
 }

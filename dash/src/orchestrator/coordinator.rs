@@ -423,7 +423,10 @@ impl Coordinator {
         }
         self.state.evict(&ended.agents, &ended.swarms);
         for swarm in ended.swarms {
-            self.executor.forget_swarm(swarm);
+            let row = self.state.swarms.get(swarm);
+            if row.is_none_or(|swarm| swarm.status.is_terminal()) {
+                self.executor.forget_swarm(swarm);
+            }
         }
         Ok(())
     }

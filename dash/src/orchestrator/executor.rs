@@ -30,7 +30,7 @@ use crate::store::Store;
 use crate::strategy::system_prompt;
 use crate::telemetry;
 use crate::tool::{Fence, Tool};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What every agent's task needs.
 #[derive(Debug)]
@@ -153,11 +153,11 @@ impl Executor {
                 Ok(Ok(())) => None,
                 Ok(Err(err)) => {
                     let failure = AttemptFailure::fatal(err.chain());
-                    let may_pass = err.kind() == crate::ErrorKind::Unavailable;
-                    Some(if may_pass {
-                        failure.retryable()
-                    } else {
-                        failure
+                    Some(match err.kind() {
+                        ErrorKind::Unavailable => failure.retryable(),
+                        // Its model is gone.
+                        ErrorKind::NotFound => failure.other_model(),
+                        _ => failure,
                     })
                 }
                 Err(panic) => {
@@ -226,10 +226,12 @@ impl Executor {
                 .filter(|own| !own.is_empty())
                 .unwrap_or(&config.instructions);
             let schema = config.answer_schema.as_ref().filter(|_| kind.makes_result);
-            let names = profile.and_then(|profile| profile.tools.as_deref());
-            let names = names.or(config.tools.as_deref());
+            let own = profile.and_then(|profile| profile.tools.as_deref());
+            let profiled = own.is_some();
+            let names = own.or(config.tools.as_deref());
             let tools = registry.tools_for(names);
-            let own = Registry::engine_tools_for(config, names, swarm.strategy, kind.depth);
+            let own =
+                Registry::engine_tools_for(config, names, profiled, swarm.strategy, kind.depth);
             let mut specs: Vec<ToolSpec> = tools.iter().map(|t| t.spec().clone()).collect();
             specs.extend(own.iter().map(EngineTool::spec));
             Offer {

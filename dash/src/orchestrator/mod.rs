@@ -162,6 +162,9 @@ impl Orchestrator {
         request.validate(self.inner.shared.settings.agents_per_swarm_max)?;
         let registry = &self.inner.shared.registry;
         request.config.model = registry.resolve_model("config.model", &request.config.model)?;
+        for model in &mut request.config.escalation {
+            *model = registry.resolve_model("config.escalation", model)?;
+        }
         registry.check_config(&request.config)?;
         self.ask(Command::CreateSwarm(Box::new(request))).await
     }
@@ -389,7 +392,7 @@ impl Orchestrator {
     }
 
     /// Sends a message that the agent reads before its next model call, after the tool batch under
-    /// way; one message a call, the oldest first. The ticket tells what became of it.
+    /// way; one message a call, the oldest first, or all, as its swarm's `steer_mode` says. The ticket tells what became of it.
     ///
     /// # Errors
     ///

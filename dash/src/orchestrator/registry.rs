@@ -149,10 +149,12 @@ impl Registry {
         self.tools.iter().filter(wanted).map(Arc::clone).collect()
     }
 
-    /// The engine's tools that an agent at `depth` of its tree gets.
+    /// The engine's tools that an agent at `depth` of its tree gets, whose tools are these; `profiled`
+    /// if it is the list of its profile.
     pub(crate) fn engine_tools_for(
         config: &SwarmConfig,
         names: Option<&[String]>,
+        profiled: bool,
         strategy: Strategy,
         depth: u32,
     ) -> Vec<EngineTool> {
@@ -164,8 +166,9 @@ impl Registry {
         if depth >= config.tree_depth_max {
             return tools;
         }
-        // A tree is nothing without it, so a list of tools need not name it.
-        if strategy == Strategy::Tree {
+        // A tree is nothing without it, so a swarm's list of tools need not name it; a profile's must.
+        let is_named = names.is_some_and(|names| names.iter().any(|n| n == DELEGATE));
+        if strategy == Strategy::Tree && (is_named || !profiled) {
             tools.push(EngineTool::Delegate);
         }
         let profiles = config.profiles.iter().cloned();
@@ -175,7 +178,8 @@ impl Registry {
 }
 
 const REPORT_PROGRESS: &str = "report_progress";
-const ENGINE_TOOLS: [&str; 2] = [REPORT_PROGRESS, "delegate"];
+const DELEGATE: &str = "delegate";
+const ENGINE_TOOLS: [&str; 2] = [REPORT_PROGRESS, DELEGATE];
 
 fn check_tools(tools: &[Arc<dyn Tool>]) -> Result<()> {
     let mut names: HashSet<&str> = ENGINE_TOOLS.into_iter().collect();

@@ -28,9 +28,9 @@ const SUMMARY_TOKENS_MIN: u32 = 128;
 /// What a model that sums up is told.
 pub(super) const SUMMARY_SYSTEM: &str = "You sum up the work of an agent so that it can go on \
 without the conversation itself. You do not do the work and do not talk to anyone. Write plain \
-text under these headings, leaving out those that are empty:\n\
-Goal\nConstraints\nDone\nDoing\nBlocked\nDecisions (each with its reason)\nNext steps\n\
-Facts needed to go on (names, numbers, paths, exact texts)\nFiles read\nFiles changed\n\
+text under these headings, in this order, leaving out those that are empty:\n\
+Goal\nConstraints\nNext steps\nFacts needed to go on (names, numbers, paths, exact texts)\n\
+Files changed\nDoing\nBlocked\nDecisions (each with its reason)\nDone\nFiles read\n\
 Keep every fact that a next step needs. If there is a summary of what came before, carry over \
 what still holds.";
 
@@ -78,21 +78,34 @@ pub(super) struct Limits {
     pub(super) read_bytes_max: usize,
 }
 
+impl Limits {
+    /// Tokens that the newest answer and its results may have to stay whatever `keep` says: a model
+    /// must see what it has asked for.
+    pub(super) const fn newest_max(&self) -> u64 {
+        match self.context_max {
+            Some(max) => max / 2,
+            None => 0,
+        }
+    }
+}
+
 /// Window assumed for what a summariser reads when the model's is unknown. A server with a smaller
 /// one refuses, and the agent fails with that.
 const WINDOW_ASSUMED: u32 = 8_192;
 
 impl Limits {
     /// The limits for a window of `window` tokens (0 = unknown) and answers of up to `output_max`.
-    pub(super) fn new(config: CompactionConfig, window: u32, output_max: u32) -> Self {
+    /// `seen` tokens have passed through it: it is no smaller.
+    pub(super) fn new(config: CompactionConfig, window: u32, output_max: u32, seen: u32) -> Self {
         let known = Some(window).filter(|window| *window > 0);
         let quarter = known.map_or(u32::MAX, |window| window / 4);
         let reserve = config.reserve_tokens.min(quarter);
-        let window_read = known.unwrap_or(WINDOW_ASSUMED);
+        let window_read = known.unwrap_or_else(|| WINDOW_ASSUMED.max(seen));
         let summary_max = output_max
             .min(SUMMARY_TOKENS_MAX)
             .min(window_read / 4)
-            .max(SUMMARY_TOKENS_MIN);
+            .max(SUMMARY_TOKENS_MIN)
+            .min(output_max);
         // Half a window of text at three bytes a token leaves room for a template and for text that
         // has more tokens than usual.
         let read_tokens = window_read.saturating_sub(summary_max);
@@ -127,7 +140,13 @@ pub(super) fn plan(messages: &[Arc<Message>], limits: Limits) -> Option<Plan> {
     let small_task = |message: &&Arc<Message>| is_task(message) && tokens(message) <= limits.keep;
     let keeps_task = messages.first().filter(small_task).is_some();
     let head = usize::from(keeps_task);
-    let first_kept = cut(messages, head, limits.keep);
+    let newest = newest_tokens(messages);
+    let keep = if newest <= limits.newest_max() {
+        limits.keep.max(newest)
+    } else {
+        limits.keep
+    };
+    let first_kept = cut(messages, head, keep);
     let old = messages.get(head..first_kept)?;
     let is_summary = |message: &Arc<Message>| match message.as_ref() {
         Message::User(user) => user.origin == MessageOrigin::Summary,
@@ -142,6 +161,17 @@ pub(super) fn plan(messages: &[Arc<Message>], limits: Limits) -> Option<Plan> {
         kept: messages.len() - first_kept,
         text: render(messages.get(..first_kept)?, limits.read_bytes_max),
     })
+}
+
+/// The tokens of the newest answer and what came after it.
+fn newest_tokens(messages: &[Arc<Message>]) -> u64 {
+    let is_answer = |message: &Arc<Message>| matches!(message.as_ref(), Message::Assistant(_));
+    let from = messages
+        .iter()
+        .rposition(is_answer)
+        .unwrap_or(messages.len());
+    let newest = messages.iter().skip(from);
+    newest.map(|message| tokens(message)).sum()
 }
 
 /// The place of the first message that stays: as early as `keep` allows, never at a tool result,
@@ -263,7 +293,8 @@ mod tests {
     fn limits(keep: u64) -> Limits {
         Limits {
             keep,
-            ..Limits::new(CompactionConfig::default(), 8_000, 1_000)
+            context_max: None,
+            ..Limits::new(CompactionConfig::default(), 8_000, 1_000, 0)
         }
     }
 
@@ -315,6 +346,12 @@ mod tests {
         assert_eq!(plan(&messages, limits(250)).unwrap().kept, 2);
         // Not even the last result fits: nothing stays.
         assert_eq!(plan(&messages, limits(50)).unwrap().kept, 0);
+        // Unless the window has room for the newest answer and its results: they stay.
+        let roomy = Limits {
+            context_max: Some(300),
+            ..limits(50)
+        };
+        assert_eq!(plan(&messages, roomy).unwrap().kept, 2);
         // All fits: nothing to sum up.
         assert_eq!(plan(&messages, limits(5_000)), None);
     }
@@ -349,13 +386,13 @@ mod tests {
 
     #[test]
     fn small_windows_keep_a_quarter_free() {
-        let small = Limits::new(CompactionConfig::default(), 2_048, 4_096);
+        let small = Limits::new(CompactionConfig::default(), 2_048, 4_096, 0);
         assert_eq!(small.context_max, Some(1_536));
         assert_eq!((small.keep, small.summary_max), (512, 512));
-        let large = Limits::new(CompactionConfig::default(), 200_000, 64_000);
+        let large = Limits::new(CompactionConfig::default(), 200_000, 64_000, 0);
         assert_eq!(large.context_max, Some(200_000 - 16_384));
         assert_eq!((large.keep, large.summary_max), (20_000, 8_192));
-        let unknown = Limits::new(CompactionConfig::default(), 0, 4_096);
+        let unknown = Limits::new(CompactionConfig::default(), 0, 4_096, 0);
         assert_eq!(unknown.context_max, None);
     }
 

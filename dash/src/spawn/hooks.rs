@@ -38,6 +38,8 @@ pub struct HookContext<'a> {
     pub attempt: u32,
     /// The turn, from 1.
     pub turn: u32,
+    /// Whether the request asks to sum the conversation, or a branch of it, up.
+    pub sums_up: bool,
 }
 
 /// What becomes of a tool call.
@@ -86,7 +88,7 @@ pub enum TurnDecision {
 /// default.
 #[async_trait]
 pub trait AgentHooks: fmt::Debug + Send + Sync + 'static {
-    /// Before a model is asked, before the call's worst case is reserved. The request may be
+    /// Before a model is asked, also for a summary, before the call's worst case is reserved. The request may be
     /// changed, except for its model, its key and the limit of output tokens, which may only be
     /// lowered. What is changed is for this request only. A steering message that is delivered with
     /// the call is added at the end, after this.

@@ -247,8 +247,8 @@ impl AttemptFailure {
 /// What an agent wants next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// Call the model for this turn. The oldest queued steering message enters the conversation
-    /// first.
+    /// Call the model for this turn. Queued steering, the oldest message or all, enters the
+    /// conversation first.
     Model {
         /// The turn, from 1.
         turn: u32,

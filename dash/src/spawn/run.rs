@@ -123,6 +123,15 @@ impl Run {
         base + rest.map(|message| compact::tokens(message)).sum::<u64>()
     }
 
+    /// The most tokens that one call of this conversation has had.
+    pub(super) fn largest_call(&self) -> u32 {
+        let answers = self.messages.iter().filter_map(|m| match m.as_ref() {
+            Message::Assistant(answer) => Some(answer.usage.total()),
+            Message::User(_) | Message::ToolResult(_) => None,
+        });
+        u32::try_from(answers.max().unwrap_or(0)).unwrap_or(u32::MAX)
+    }
+
     /// The last answer and what came after it.
     pub(super) fn last_turn(&self) -> Option<(&AssistantMessage, &[Arc<Message>])> {
         let last = self.messages.iter().rposition(is_assistant)?;

@@ -9,7 +9,7 @@ use crate::event::{
 };
 use crate::ids::{AgentId, BudgetId, EntryId, SwarmId, TaskId};
 use crate::model::{
-    Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy,
+    Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy, Swarm,
     SwarmStatus, TaskRole, Usage,
 };
 use crate::spawn::{AttemptFailure, DelegationResult, Grant};
@@ -399,10 +399,9 @@ impl Decision<'_> {
 
     /// Ends all below an agent that goes no further.
     fn kill_children(&mut self, parent: AgentId, swarm: SwarmId, reason: &str) {
-        if !self
-            .swarm(swarm)
-            .is_ok_and(|s| s.strategy == Strategy::Tree)
-        {
+        // Only these have children; the others need not be searched.
+        let may_have = |s: &Swarm| s.strategy == Strategy::Tree || !s.config.profiles.is_empty();
+        if !self.swarm(swarm).is_ok_and(may_have) {
             return;
         }
         for other in self.agents_of(swarm) {

@@ -62,8 +62,11 @@ impl Decision<'_> {
         let agent = self.agent(id).ok()?;
         let ladder = &self.swarm(agent.swarm_id).ok()?.config.escalation;
         let own = ladder.iter().rposition(|rung| *rung == agent.model);
-        let next = ladder.get(own.map_or(0, |at| at + 1))?;
-        self.state.models.contains_key(next).then(|| next.clone())
+        let mut above = ladder.iter().skip(own.map_or(0, |at| at + 1));
+        // One that is not registered any more is passed over.
+        above
+            .find(|rung| self.state.models.contains_key(*rung))
+            .cloned()
     }
 
     /// Moves an agent up to another model. It keeps its conversation and is told what went wrong.

@@ -21,6 +21,7 @@ impl Decision<'_> {
         let parent = self.agent(id)?;
         let (swarm_id, depth) = (parent.swarm_id, parent.depth + 1);
         let mut model = parent.model.clone();
+        let inherited = parent.profile.clone();
         let key = format!("delegated/{id}/{step}");
         let known = self
             .state
@@ -80,7 +81,7 @@ impl Decision<'_> {
             depth,
             task_id: task,
             budget,
-            profile: delegation.profile,
+            profile: delegation.profile.or(inherited),
         };
         let child = self.add_agent(new);
         self.start(child, task_id);

@@ -46,7 +46,9 @@ impl Decision<'_> {
         }
         self.announce(id);
         let mut next = advance.next;
+        let mut has_failed = false;
         for outcome in advance.outcomes {
+            has_failed |= matches!(outcome, Outcome::ModelFailed { .. });
             // A failed call ends its attempt, in the same commit: its key is used up. Only a summary,
             // which has a key of its own, may follow.
             if let (Outcome::ModelFailed { error, .. }, false) = (
@@ -56,6 +58,9 @@ impl Decision<'_> {
                 next = Next::Fail(AttemptFailure::fatal(error.clone()).retryable());
             }
             self.outcome(id, outcome);
+        }
+        if let (Next::Summary { turn, .. }, true) = (&next, has_failed) {
+            self.intend_summary(id, *turn, attempt);
         }
         // An outcome may have crossed a threshold that paused or killed the agent.
         match self.agent(id).map(|a| a.status) {
@@ -500,18 +505,27 @@ impl Decision<'_> {
         entry_id
     }
 
-    /// Journals a step as about to happen; again, if an earlier engine died over it. Returns the
-    /// number of the try.
-    fn begin_step(
-        &mut self,
+    /// Journals the summary that must follow a failed call before it is granted: the call's key is
+    /// used up, and a restart must not go back to it.
+    fn intend_summary(&mut self, id: AgentId, turn: u32, attempt: u32) {
+        let Ok(model) = self.agent(id).map(|a| a.model.clone()) else {
+            return;
+        };
+        let key = StepKey::Summary { turn, attempt };
+        let step = self.new_step(id, key, SideEffect::Idempotent, model, None);
+        let step = self.live(id).steps.entry(key).or_insert(step).clone();
+        self.write_step(id, step);
+    }
+
+    fn new_step(
+        &self,
         id: AgentId,
         key: StepKey,
         class: SideEffect,
         name: String,
         call_id: Option<String>,
-    ) -> u32 {
-        let now = self.now;
-        let step = self.live(id).steps.entry(key).or_insert_with(|| Step {
+    ) -> Step {
+        Step {
             agent_id: id,
             key,
             state: StepState::Intended,
@@ -522,9 +536,25 @@ impl Decision<'_> {
             reservation_id: None,
             entry_id: None,
             note: None,
-            created_at: now,
+            created_at: self.now,
             finished_at: None,
-        });
+        }
+    }
+
+    /// Journals a step as about to happen; again, if an earlier engine died over it. Returns the
+    /// number of the try.
+    fn begin_step(
+        &mut self,
+        id: AgentId,
+        key: StepKey,
+        class: SideEffect,
+        name: String,
+        call_id: Option<String>,
+    ) -> u32 {
+        let fresh = self.new_step(id, key, class, name, call_id);
+        let step = self.live(id).steps.entry(key).or_insert(fresh);
+        // A tool may say another thing than it did before the restart.
+        step.side_effect = class;
         step.tries += 1;
         let (step, tries) = (step.clone(), step.tries);
         self.write_step(id, step);

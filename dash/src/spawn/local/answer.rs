@@ -4,15 +4,16 @@ use serde_json::Value;
 
 use super::super::{AttemptFailure, Next};
 use super::Session;
-use crate::model::{Message, MessageOrigin};
+use crate::model::MessageOrigin;
 use crate::schema;
 
-/// How often in a row an answer is sent back before the attempt fails.
-const CORRECTIONS_MAX: usize = 3;
+/// How often an attempt's answer is sent back before the attempt fails. An attempt that an engine
+/// takes over from one that died begins to count anew; the turn limit bounds it all the same.
+const CORRECTIONS_MAX: u32 = 3;
 
 impl Session {
     /// The end, or what is wrong with it.
-    pub(super) fn checked_answer(&self, result: String) -> Next {
+    pub(super) fn checked_answer(&mut self, result: String) -> Next {
         let Some(schema) = self.request.answer_schema.as_deref() else {
             return Next::Complete { result };
         };
@@ -20,29 +21,21 @@ impl Session {
             Ok(value) => Next::Complete {
                 result: value.to_string(),
             },
-            Err(problems) if self.corrections() < CORRECTIONS_MAX => Next::Say {
-                text: format!(
-                    "This answer does not fit the schema. Answer again, with one JSON value that \
-                     fits it and nothing else.\n{problems}"
-                ),
-                origin: MessageOrigin::Correction,
-            },
+            Err(problems) if self.corrections < CORRECTIONS_MAX => {
+                self.corrections += 1;
+                Next::Say {
+                    text: format!(
+                        "This answer does not fit the schema. Answer again, with one JSON value \
+                         that fits it and nothing else.\n{problems}"
+                    ),
+                    origin: MessageOrigin::Correction,
+                }
+            }
             Err(problems) => {
                 let error = format!("the answer does not fit the schema: {problems}");
                 Next::Fail(AttemptFailure::fatal(error).other_model())
             }
         }
-    }
-
-    /// How often the engine has sent an answer back since anyone else spoke.
-    fn corrections(&self) -> usize {
-        let told = self.run.messages().iter().rev();
-        let told = told.filter_map(|message| match message.as_ref() {
-            Message::User(user) => Some(user.origin),
-            Message::Assistant(_) | Message::ToolResult(_) => None,
-        });
-        told.take_while(|origin| *origin == MessageOrigin::Correction)
-            .count()
     }
 }
 

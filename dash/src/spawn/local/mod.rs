@@ -76,6 +76,8 @@ struct Session {
     has_overflowed: bool,
     /// The turn that the hooks have been asked about.
     finished_turn: u32,
+    /// How often this attempt's answer was sent back.
+    corrections: u32,
 }
 
 /// What to do after a step.
@@ -97,6 +99,7 @@ impl Session {
             summary_due: request.summary_open,
             has_overflowed: false,
             finished_turn: 0,
+            corrections: 0,
             request,
             cx,
             run,
@@ -108,9 +111,16 @@ impl Session {
     async fn drive(mut self: Box<Self>) {
         let mut outcomes = Vec::new();
         loop {
-            let reported = std::mem::take(&mut outcomes);
+            let mut reported = std::mem::take(&mut outcomes);
             let decided = match self.request.hooks {
-                Some(_) => Box::pin(self.decided_by_hooks()).await,
+                Some(_) => {
+                    // A hook may take its time: what is done is committed before it is asked.
+                    let done = std::mem::take(&mut reported);
+                    if !done.is_empty() && !self.note(done).await {
+                        return;
+                    }
+                    Box::pin(self.decided_by_hooks()).await
+                }
                 None => None,
             };
             let action = match decided {
@@ -154,6 +164,12 @@ impl Session {
     /// Reports and asks; an engine that is gone is an end.
     async fn advance(&self, outcomes: Vec<Outcome>, next: Next) -> Option<Grant> {
         self.cx.port.advance(Advance { outcomes, next }).await.ok()
+    }
+
+    /// Reports without asking for more; false = it is over.
+    async fn note(&self, outcomes: Vec<Outcome>) -> bool {
+        let noted = self.advance(outcomes, Next::Nothing).await;
+        matches!(noted, Some(Grant::Noted))
     }
 
     async fn finish(&mut self, outcomes: Vec<Outcome>, next: Next) -> Flow {
@@ -205,6 +221,7 @@ impl Session {
             swarm_id: self.request.swarm_id,
             attempt: self.request.attempt,
             turn,
+            sums_up: false,
         }
     }
 
@@ -221,7 +238,7 @@ impl Session {
         self.finished_turn = turn;
         match decision {
             TurnDecision::GoOn => None,
-            TurnDecision::End(result) => Some(Next::Complete { result }),
+            TurnDecision::End(result) => Some(self.checked_answer(result)),
             TurnDecision::Say(text) => {
                 let origin = MessageOrigin::FollowUp;
                 Some(Next::Say { text, origin })

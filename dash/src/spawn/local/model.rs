@@ -111,10 +111,13 @@ impl Session {
             Some(request) => {
                 let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
                 let (fixed, _) = fixed_tokens(&request.system, &request.tools);
-                (said + fixed, request.max_output_tokens)
+                (
+                    said + fixed + extra_bytes(request),
+                    request.max_output_tokens,
+                )
             }
             None => (
-                self.run.tokens_max() + self.fixed_tokens,
+                self.run.tokens_max() + self.fixed_tokens + self.schema_bytes(),
                 self.output_wanted(),
             ),
         };
@@ -125,13 +128,26 @@ impl Session {
         }
     }
 
-    /// Output tokens of a call: what the swarm allows, the model can and its window has room for.
+    /// Bytes of the schema that a request carries beside the prompt.
+    fn schema_bytes(&self) -> u64 {
+        let schema = self.request.answer_schema.as_deref();
+        let sent = schema.filter(|_| self.request.specs.is_empty());
+        sent.map_or(0, |schema| schema.to_string().len() as u64)
+    }
+
+    /// Output tokens that the swarm allows and the model can.
+    pub(super) fn output_max(&self) -> u32 {
+        let max = self.request.model.max_output_tokens;
+        match self.request.config.max_output_tokens {
+            0 => max,
+            n => n.min(max),
+        }
+    }
+
+    /// Output tokens of a call: at most those, and what the window has room for.
     fn output_wanted(&self) -> u32 {
         let model = &self.request.model;
-        let wanted = match self.request.config.max_output_tokens {
-            0 => model.max_output_tokens,
-            n => n.min(model.max_output_tokens),
-        };
+        let wanted = self.output_max();
         if model.context_window == 0 {
             return wanted;
         }
@@ -228,4 +244,16 @@ pub(super) const fn amount(answer: &AssistantMessage) -> Amount {
         usd: answer.cost,
         tokens: Usage::total(answer.usage),
     }
+}
+
+/// Bytes of what a request carries beside its messages, system prompt and tools: servers may count
+/// them as prompt.
+pub(super) fn extra_bytes(request: &LlmRequest) -> u64 {
+    let schema = request.response_schema.as_ref();
+    let schema = schema.map_or(0, |schema| schema.to_string().len());
+    let extra = request.options.extra.iter();
+    let extra: usize = extra
+        .map(|(key, value)| key.len() + value.to_string().len())
+        .sum();
+    (schema + extra) as u64
 }

@@ -4,21 +4,26 @@ use std::sync::Arc;
 
 use super::super::compact::{self, Limits, Plan};
 use super::super::run::tokens_max;
-use super::super::{Grant, ModelIntent, Next, Outcome, Summary};
+use super::super::{Grant, HookContext, ModelIntent, Next, Outcome, Summary};
+use super::model::extra_bytes;
 use super::{Flow, Session, fixed_tokens};
 use crate::llm::{
-    Billing, CacheRetention, LlmError, LlmErrorKind, LlmRequest, RequestOptions, ToolChoice,
+    Billing, CacheRetention, LlmError, LlmErrorKind, LlmRequest, RequestOptions, ThinkingLevel,
+    ToolChoice,
 };
-use crate::model::{Amount, Message, MessageOrigin, StepKey, Usage};
+use crate::model::{Amount, Message, MessageOrigin, StepKey, StopReason, Usage};
+
+/// Output tokens below which a summary is not worth making, or all it can have.
+const SUMMARY_FLOOR: u32 = 1_024;
 
 /// What part of the estimate stays when a call has shown that the estimate or the window is wrong.
 const OVERFLOW_KEEP_PART: u64 = 4;
 
 impl Session {
-    fn summary_limits(&self) -> Limits {
-        let model = &self.request.model;
+    pub(super) fn summary_limits(&self) -> Limits {
+        let window = self.request.model.context_window;
         let config = self.request.config.compaction;
-        Limits::new(config, model.context_window, model.max_output_tokens)
+        Limits::new(config, window, self.output_max(), self.run.largest_call())
     }
 
     /// Whether the conversation leaves too little of the model's window.
@@ -41,6 +46,8 @@ impl Session {
         if self.summary_due {
             let estimate = self.run.tokens_estimate(self.fixed_estimate);
             limits.keep = limits.keep.min(estimate / OVERFLOW_KEEP_PART);
+            // The newest part may be what is too long.
+            limits.context_max = None;
         }
         compact::plan(self.run.messages(), limits)
     }
@@ -88,6 +95,7 @@ impl Session {
         };
         let compaction = compact::compaction(&plan, done.text.clone(), tokens_before);
         self.run.compact(&compaction);
+        self.finished_turn = turn;
         self.summary_due = false;
         outcomes.push(done.outcome(Summary::Compaction(compaction)));
         Flow::GoOn
@@ -107,6 +115,7 @@ impl Session {
         };
         self.branch.clear();
         self.run.add_branch(&done.text);
+        self.finished_turn = turn;
         let summary = Summary::Branch(done.text.clone());
         outcomes.push(done.outcome(summary));
         Flow::GoOn
@@ -118,10 +127,20 @@ impl Session {
             return Made::Not(self.finish(reported, end).await);
         }
         let mut request = self.summary_request(text);
+        if let Some(hooks) = &self.request.hooks {
+            let context = HookContext {
+                sums_up: true,
+                ..self.hook_context(turn)
+            };
+            hooks.before_request(context, &mut request).await;
+            request.model = Arc::clone(&self.request.model);
+        }
         let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
-        let floor = self.request.limits.output_tokens_floor;
+        let floor = self.request.limits.output_tokens_floor.max(SUMMARY_FLOOR);
         let intent = ModelIntent {
-            input_tokens_max: said + fixed_tokens(&request.system, &[]).0,
+            input_tokens_max: said
+                + fixed_tokens(&request.system, &request.tools).0
+                + extra_bytes(&request),
             output_tokens: request.max_output_tokens,
             output_tokens_floor: floor.min(request.max_output_tokens),
         };
@@ -142,9 +161,12 @@ impl Session {
             Err(err) => return Made::Not(self.give_up(key, err).await),
         };
         let used = self.settle(&mut answer);
-        let (usage, text) = (answer.usage, answer.text());
+        let (usage, mut text) = (answer.usage, answer.text());
         if text.trim().is_empty() {
             return Made::Not(self.give_up(key, empty_summary(usage)).await);
+        }
+        if answer.stop_reason == StopReason::Length {
+            text.push_str("\n[cut here: the summary had reached its limit]");
         }
         Made::Summary(Done {
             key,
@@ -165,8 +187,9 @@ impl Session {
             temperature: None,
             response_schema: None,
             idempotency_key: String::new(),
-            // The prompt is not used again.
+            // The prompt is not used again, and a short text needs no long thought.
             options: RequestOptions {
+                thinking: Some(ThinkingLevel::Off),
                 cache: CacheRetention::None,
                 group: Some(self.request.swarm_id.to_string().into()),
                 ..RequestOptions::default()

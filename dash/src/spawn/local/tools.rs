@@ -49,18 +49,18 @@ impl Session {
             self.request.limits.parallel_max.max(1) as usize
         };
         let total = prepared.len();
+        let bytes_max = self.result_bytes_max(total);
         let mut done = Vec::with_capacity(total);
         // The engine stops: what has no answer is asked for again after the next start.
         let mut unanswered = false;
         {
             let this = &*self;
-            let run =
-                prepared
-                    .into_iter()
-                    .zip(steps)
-                    .map(|(call, (key, tries))| async move {
-                        this.execute(turn, call, key, tries).await
-                    });
+            let run = prepared
+                .into_iter()
+                .zip(steps)
+                .map(|(call, (key, tries))| async move {
+                    this.execute(turn, call, key, tries, bytes_max).await
+                });
             // `buffered` starts calls in order; results are taken as they come.
             let mut running = stream::iter(run).buffer_unordered(width);
             let mut left = total;
@@ -96,6 +96,21 @@ impl Session {
             self.spend(began);
         }
         Flow::GoOn
+    }
+
+    /// Bytes of each result of a batch of `calls`: all of them together leave the model room to see
+    /// them, if its window is known.
+    fn result_bytes_max(&self, calls: usize) -> usize {
+        const LEAST: usize = 1_024;
+        const BYTES_PER_TOKEN: u64 = 3;
+        let limit = self.request.limits.output_bytes_max;
+        let newest_max = self.summary_limits().newest_max();
+        if newest_max == 0 || !self.request.config.compaction.enabled {
+            return limit;
+        }
+        let share = newest_max * BYTES_PER_TOKEN / calls.max(1) as u64;
+        let share = usize::try_from(share).unwrap_or(usize::MAX);
+        limit.min(share.max(LEAST))
     }
 
     /// Finds the tool of a call, or the reason why there is nothing to run.
@@ -163,6 +178,7 @@ impl Session {
         prepared: Prepared,
         key: StepKey,
         tries: u32,
+        bytes_max: usize,
     ) -> Option<(StepKey, Arc<Message>, Duration)> {
         let began = self.cx.clock.now();
         let Prepared { call, kind, .. } = prepared;
@@ -190,7 +206,7 @@ impl Session {
             hooks.after_tool(context, &call, &mut answer).await;
         }
         spans::record_result(&span, &answer, self.request.telemetry_contents);
-        let output = limit_output(answer.output, self.request.limits.output_bytes_max);
+        let output = limit_output(answer.output, bytes_max);
         let message = Message::ToolResult(ToolResultMessage {
             tool_call_id: call.id,
             tool_name: call.name,

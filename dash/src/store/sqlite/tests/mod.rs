@@ -223,13 +223,29 @@ async fn a_step_back_keeps_what_the_older_schema_can_hold() {
         turn: 2,
         attempt: 1,
     });
+    let mut held = WORLD.reservation(7);
+    held.step = summary.key;
     let changeset = Changeset {
         steps: vec![model.clone(), summary.clone()],
+        reservations: vec![held.clone()],
         ..Changeset::default()
     };
     store.commit(changeset).await.unwrap();
     store.close().await.unwrap();
+    let set = |sql: &str| shell(&path).execute_batch(sql).unwrap();
+    set("UPDATE budgets SET reserved = reserved + 30, allocated = NULL");
+    let figures = || {
+        let sql = "SELECT reserved, uncertain FROM budgets ORDER BY num LIMIT 1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        shell(&path).query_row(sql, [], read).unwrap()
+    };
+    let before = figures();
     SqliteStore::migrate_down(&path, 1).await.unwrap();
+    // The call under way is charged at its worst case, and the older engine can read it.
+    assert_eq!(figures(), (before.0 - 30, before.1 + 30));
+    let sql = "SELECT state || step_kind FROM reservations ORDER BY id DESC LIMIT 1";
+    let state: String = shell(&path).query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(state, "uncertain0");
     let keys = |sql: &str| {
         let conn = shell(&path);
         let mut statement = conn.prepare(sql).unwrap();
