@@ -86,3 +86,19 @@ async fn a_schema_that_is_no_object_is_refused() {
     let err = engine.create_swarm(request).await.unwrap_err();
     assert!(err.to_string().contains("config.answerSchema"), "{err}");
 }
+
+#[tokio::test]
+async fn an_agent_given_up_for_its_answers_can_be_retried_by_hand() {
+    let script = |request: &LlmRequest| match turn(request) {
+        0..5 => ScriptedReply::text("no JSON"),
+        _ => ScriptedReply::text(r#"{"total": 1}"#),
+    };
+    let engine = Setup::new(script).start().await;
+    let swarm = engine.run(structured("count", 1)).await;
+    assert_eq!(swarm.status, SwarmStatus::Failed);
+    let agent = engine.agent(swarm.id).await;
+    engine.retry_agent(agent.id).await.unwrap();
+    let swarm = engine.finish(swarm.id).await;
+    assert_eq!(swarm.result.as_deref(), Some(r#"{"total":1}"#));
+    audit(&engine).await;
+}

@@ -1,11 +1,19 @@
 //! Conversations that outgrow a window: summed up, paid for, and gone on with.
 
+use std::sync::Arc;
+
 use dash::event::EventKind;
 use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
 use dash::model::{EntryBody, NanoUsd, SideEffect, StepKind, StepState, SwarmStatus};
-use dash_tests::{Door, Engine, Setup, audit, create, is_summary, task_of, texts, turn_number};
+use dash::testing::FaultyStore;
+use dash::tool::ToolOutput;
+use dash_tests::{
+    Door, Engine, Setup, audit, create, is_summary, results, shared, task_of, texts, turn_number,
+};
 use pretty_assertions::assert_eq;
 use serde_json::json;
+
+use crate::recovery::gone;
 
 const WINDOW: u32 = 2_048;
 
@@ -202,5 +210,80 @@ async fn steering_reaches_the_model_after_the_summary_and_not_with_it() {
         let first = requests.iter().find(told).unwrap();
         assert!(!is_summary(first), "{text} was delivered to a summary");
     }
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn a_model_sees_the_results_it_has_asked_for_however_small_its_window() {
+    let door = Door::acting("act", SideEffect::Pure, |_| {
+        let lines: String = (0..2_000).map(|n| format!("line {n}\n")).collect();
+        Ok(ToolOutput::text(lines))
+    });
+    let script = |request: &LlmRequest| {
+        if is_summary(request) {
+            return ScriptedReply::text("read the file");
+        }
+        let seen = |r: &(String, String, bool)| r.1.contains("line 9\n");
+        let results = results(request);
+        match results.last() {
+            Some(last) if seen(last) => ScriptedReply::text("seen"),
+            Some(_) => ScriptedReply::text("not seen"),
+            None => ScriptedReply::tool_call("act", json!({})).add_tool_call("act", json!({})),
+        }
+    };
+    let mut setup = Setup::new(script).priced().door(&door);
+    setup.model.context_window = 4_096;
+    let engine = setup.start().await;
+    let swarm = engine.run(create(&"a long task. ".repeat(600), 1)).await;
+    assert_eq!(swarm.result.as_deref(), Some("seen"), "{:?}", swarm.error);
+    assert_eq!(door.calls().len(), 2, "nothing was asked for twice");
+    for request in engine.desk.requests() {
+        assert!(chars(&request) * 2 / 7 < 4_096, "{}", chars(&request));
+    }
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_between_an_overflow_and_its_summary_sums_up_first() {
+    let door = Door::new("act", SideEffect::Pure);
+    let script = |request: &LlmRequest| {
+        if is_summary(request) {
+            return ScriptedReply::text("what happened");
+        }
+        match turn_number(request) {
+            1..3 => ScriptedReply::tool_call("act", json!({"pad": "x".repeat(1_500)})),
+            3 => ScriptedReply::failure(LlmError::unbilled(
+                LlmErrorKind::ContextOverflow,
+                "prompt is too long",
+            )),
+            _ => ScriptedReply::text("end"),
+        }
+    };
+    let setup = Setup::new(script).priced().door(&door);
+    setup.desk.hold_after(2);
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&setup.store)));
+    let left = Arc::downgrade(&faulty);
+    let engine = setup.clone().on(shared(&faulty)).start().await;
+    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
+    engine.desk.wait_for_calls(3).await;
+    let agent = engine.agent(swarm.id).await;
+    engine.pause_agent(agent.id).await.unwrap();
+    engine.desk.release();
+    let failed = |e: &dash::event::Event| e.kind.name() == "agent.turn_failed";
+    engine.wait_for("the overflow", failed).await;
+    drop((engine, faulty));
+    gone(&left).await;
+
+    let engine = setup.start().await;
+    engine.resume_agent(agent.id).await.unwrap();
+    let done = engine.finish(swarm.id).await;
+    assert_eq!(done.result.as_deref(), Some("end"), "{:?}", done.error);
+    let agent = engine.agent(swarm.id).await;
+    assert_eq!((agent.attempt, agent.retry_count), (0, 0));
+    let requests = engine.desk.requests();
+    let again = requests
+        .iter()
+        .filter(|r| r.idempotency_key.ends_with("t3/m"));
+    assert_eq!(again.count(), 1, "a key that was used up was used again");
     audit(&engine).await;
 }

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use dash::event::EventKind;
 use dash::llm::{LlmRequest, ScriptedReply};
 use dash::model::{Message, MessageOrigin, SideEffect, ToolCall};
 use dash::spawn::{AgentHooks, HookContext, ToolAnswer, ToolGate, TurnDecision, TurnView};
+use dash::testing::FaultyStore;
 use dash::tool::ToolOutput;
-use dash_tests::{Door, Setup, audit, create, results, texts, turn};
+use dash_tests::{Door, Setup, audit, create, results, shared, texts, turn, within};
 use pretty_assertions::assert_eq;
 use serde_json::json;
+use tokio::sync::watch;
+
+use crate::recovery::gone;
 
 /// Hooks that do what the test's script says, and note what they were asked.
 #[derive(Debug, Default)]
@@ -158,5 +163,99 @@ async fn a_hook_can_end_a_run_or_make_it_go_on() {
         Some("go on")
     );
     assert_eq!(door.calls().len(), 1);
+    audit(&engine).await;
+}
+
+/// Hooks that wait at a gate.
+#[derive(Debug)]
+struct Slow {
+    gate: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+    before_tools: bool,
+}
+
+impl Slow {
+    fn new(before_tools: bool) -> Arc<Self> {
+        Arc::new(Self {
+            gate: watch::Sender::new(false),
+            waiting: watch::Sender::new(0),
+            before_tools,
+        })
+    }
+
+    async fn wait(&self) {
+        self.waiting.send_modify(|n| *n += 1);
+        let mut gate = self.gate.subscribe();
+        gate.wait_for(|open| *open).await.unwrap();
+    }
+
+    async fn reached(&self) {
+        let mut waiting = self.waiting.subscribe();
+        within("a hook", waiting.wait_for(|n| *n > 0))
+            .await
+            .unwrap();
+    }
+}
+
+#[async_trait]
+impl AgentHooks for Slow {
+    async fn before_tool(&self, cx: HookContext<'_>, _: &ToolCall) -> ToolGate {
+        if self.before_tools && cx.name == "work/1" {
+            self.wait().await;
+        }
+        ToolGate::Allow
+    }
+
+    async fn finish_turn(&self, _: HookContext<'_>, turn: TurnView<'_>) -> TurnDecision {
+        if !self.before_tools && !turn.after.is_empty() {
+            self.wait().await;
+        }
+        TurnDecision::GoOn
+    }
+}
+
+fn one_call(request: &LlmRequest) -> ScriptedReply {
+    match turn(request) {
+        0 => calls(&[0]),
+        _ => ScriptedReply::text("end"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_is_committed_before_a_hook_takes_its_time() {
+    let door = Door::new("act", SideEffect::Once);
+    let slow = Slow::new(false);
+    let hooks: Arc<Slow> = Arc::clone(&slow);
+    let setup = Setup::new(one_call).priced().door(&door).hooks(hooks);
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&setup.store)));
+    let left = Arc::downgrade(&faulty);
+    let engine = setup.clone().on(shared(&faulty)).start().await;
+    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
+    slow.reached().await;
+    drop((engine, faulty));
+    gone(&left).await;
+    slow.gate.send_replace(true);
+    let engine = setup.start().await;
+    let swarm = engine.finish(swarm.id).await;
+    assert_eq!(swarm.result.as_deref(), Some("end"));
+    assert_eq!(engine.count("step.in_doubt").await, 0);
+    assert_eq!((door.calls().len(), engine.desk.calls()), (1, 2));
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_hook_waits_holds_no_slot() {
+    let door = Door::new("act", SideEffect::Pure);
+    let slow = Slow::new(true);
+    let hooks: Arc<Slow> = Arc::clone(&slow);
+    let mut setup = Setup::new(one_call).priced().door(&door).hooks(hooks);
+    setup.settings.calls_per_provider_max = 1;
+    let engine = setup.start().await;
+    let swarm = engine.create_swarm(create("go", 2)).await.unwrap();
+    slow.reached().await;
+    let done = |e: &dash::event::Event| matches!(&e.kind, EventKind::AgentCompleted(_));
+    engine.wait_for("the other agent", done).await;
+    slow.gate.send_replace(true);
+    engine.finish(swarm.id).await;
     audit(&engine).await;
 }

@@ -2,7 +2,7 @@
 
 use dash::api::{BudgetRequest, CreateSwarm};
 use dash::llm::{LlmRequest, Model, ScriptedReply};
-use dash::model::{AgentProfile, NanoUsd, SideEffect};
+use dash::model::{AgentProfile, AgentStatus, NanoUsd, SideEffect, Strategy};
 use dash_tests::{Door, Setup, audit, create, priced, results, task_of, turn};
 use pretty_assertions::assert_eq;
 use serde_json::json;
@@ -129,4 +129,62 @@ async fn profiles_that_clash_or_name_what_is_not_there_are_refused() {
         assert!(err.to_string().contains(part), "{part}: {err}");
     }
     assert_eq!(engine.count("swarm.created").await, 0);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_takes_those_it_called_with_it() {
+    let look = Door::new("look", SideEffect::Pure);
+    look.close();
+    let script = |request: &LlmRequest| match (&*request.system, task_of(request).as_str()) {
+        ("You write.", _) => ScriptedReply::tool_call("reviewer", json!({"task": "first"})),
+        (_, "first") => ScriptedReply::tool_call("reviewer", json!({"task": "second"})),
+        _ => ScriptedReply::tool_call("look", json!({})),
+    };
+    let setup = Setup::new(script).priced().door(&look);
+    let engine = setup.also(small()).start().await;
+    let swarm = engine.create_swarm(with_reviewer("go")).await.unwrap();
+    look.wait_for_calls(1).await;
+    let agents = engine.agents(swarm.id).await;
+    let root = agents.iter().find(|a| a.depth == 0).unwrap();
+    engine.kill_agent(root.id).await.unwrap();
+    for agent in engine.agents(swarm.id).await {
+        assert_eq!(agent.status, AgentStatus::Killed, "{}", agent.name);
+    }
+    look.open();
+    engine.finish(swarm.id).await;
+    audit(&engine).await;
+}
+
+#[tokio::test]
+async fn a_profiles_limit_on_tools_holds_below_it() {
+    let look = Door::new("look", SideEffect::Pure);
+    let write = Door::new("write", SideEffect::Once);
+    for named in [false, true] {
+        let script = |request: &LlmRequest| {
+            let can = request.tools.iter().any(|tool| tool.name == "delegate");
+            match (task_of(request).as_str(), turn(request)) {
+                ("root", 0) => ScriptedReply::tool_call("reviewer", json!({"task": "review"})),
+                ("review", 0) if can => {
+                    ScriptedReply::tool_call("delegate", json!({"name": "deep", "task": "deep"}))
+                }
+                _ => ScriptedReply::text("end"),
+            }
+        };
+        let setup = Setup::new(script).priced().door(&look).door(&write);
+        let engine = setup.also(small()).start().await;
+        let mut request = with_reviewer("root");
+        request.strategy = Strategy::Tree;
+        if named {
+            let tools = request.config.profiles[0].tools.as_mut().unwrap();
+            tools.push("delegate".to_owned());
+        }
+        let swarm = engine.run(request).await;
+        let agents = engine.agents(swarm.id).await;
+        assert_eq!(agents.len(), if named { 3 } else { 2 });
+        for request in engine.desk.requests() {
+            let writes = request.tools.iter().any(|tool| tool.name == "write");
+            assert_eq!(writes, task_of(&request) == "root", "{}", task_of(&request));
+        }
+        audit(&engine).await;
+    }
 }
