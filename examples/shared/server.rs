@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use dash::Error;
 use dash::llm::http::{HttpProvider, HttpProviderBuilder};
 use dash::llm::openai_chat::Preset;
 use dash::llm::registry::{ModelRegistry, ProviderEntry};
 use dash::llm::{LlmProvider, Model};
 use dash::model::NanoUsd;
-use dash::{Error, Result};
 
 /// The server and the model.
 #[derive(Debug, Args)]
@@ -35,11 +35,11 @@ pub(crate) struct ServerFlags {
     pub(crate) models: Option<PathBuf>,
 
     /// Dollars per million input tokens, for a model that is not declared
-    #[arg(long, value_name = "USD", allow_negative_numbers = true)]
+    #[arg(long, value_name = "USD", value_parser = price)]
     pub(crate) input_price: Option<NanoUsd>,
 
     /// Dollars per million output tokens, for a model that is not declared
-    #[arg(long, value_name = "USD", allow_negative_numbers = true)]
+    #[arg(long, value_name = "USD", value_parser = price)]
     pub(crate) output_price: Option<NanoUsd>,
 }
 
@@ -68,7 +68,7 @@ struct Place {
 
 impl ServerFlags {
     /// The models and providers that come along, and those of the file.
-    pub(crate) fn registry(&self) -> Result<ModelRegistry> {
+    pub(crate) fn registry(&self) -> dash::Result<ModelRegistry> {
         let mut registry = ModelRegistry::builtin();
         if let Some(path) = &self.models {
             let read = std::fs::read_to_string(path);
@@ -86,7 +86,7 @@ impl ServerFlags {
     }
 
     /// The provider of this name, ready to be asked, and the model.
-    pub(crate) async fn connect(&self, name: &str) -> Result<Target> {
+    pub(crate) async fn connect(&self, name: &str) -> dash::Result<Target> {
         let registry = self.registry()?;
         let place = self.place(&registry, name)?;
         let key = place.key_vars.iter().find_map(|name| variable(name));
@@ -121,7 +121,7 @@ impl ServerFlags {
         })
     }
 
-    fn place(&self, registry: &ModelRegistry, name: &str) -> Result<Place> {
+    fn place(&self, registry: &ModelRegistry, name: &str) -> dash::Result<Place> {
         let hosted = |id: &str, make: fn(String) -> HttpProviderBuilder, model| {
             let entry = registry.provider(id).ok_or_else(|| unknown(name))?;
             let base = self.base_or(&entry.base_url);
@@ -159,7 +159,7 @@ impl ServerFlags {
         }
     }
 
-    fn preset(&self, name: &str) -> Result<Place> {
+    fn preset(&self, name: &str) -> dash::Result<Place> {
         let preset = Preset::find(name).map_err(|_unknown| unknown(name))?;
         let base = self.base_or(preset.base_url);
         Ok(Place {
@@ -179,7 +179,7 @@ impl ServerFlags {
     }
 
     /// The model with its window and prices: declared, else of the flags. Never free by accident.
-    fn model_of(&self, registry: &ModelRegistry, place: &Place, name: &str) -> Result<Model> {
+    fn model_of(&self, registry: &ModelRegistry, place: &Place, name: &str) -> dash::Result<Model> {
         let Some(id) = self.model.as_deref().or(place.model) else {
             let issue = format!("say which model of `{name}` to ask for");
             return Err(Error::invalid("--model", issue));
@@ -207,7 +207,7 @@ impl ServerFlags {
 }
 
 /// The model of this provider by its id or an alias.
-pub(crate) fn declared(registry: &ModelRegistry, provider: &str, id: &str) -> Result<Model> {
+pub(crate) fn declared(registry: &ModelRegistry, provider: &str, id: &str) -> dash::Result<Model> {
     let own = registry.find(&format!("{provider}/{id}"));
     // `--model anthropic/claude-opus-5` says the provider again.
     let full = || registry.find(id).ok();
@@ -250,6 +250,14 @@ fn unknown(name: &str) -> Error {
         presets.join(", ").replace("openai, ", "")
     );
     Error::invalid("--provider", issue)
+}
+
+fn price(text: &str) -> Result<NanoUsd, String> {
+    match text.parse::<NanoUsd>() {
+        Ok(price) if price.is_negative() => Err("must not be negative".to_owned()),
+        Ok(price) => Ok(price),
+        Err(err) => Err(err.to_string()),
+    }
 }
 
 /// A variable of the environment, if it is set and not empty.

@@ -33,15 +33,20 @@ pub(crate) async fn choose(options: &Options) -> Result<Target> {
     };
     let id = flags.model.as_deref().unwrap_or(DEFAULT);
     let (input, output) = (flags.input_price, flags.output_price);
+    let mut about = format!("{id} at {base}");
     let model = match declared(&registry, "openai", id) {
         Ok(model) if input.is_none() && output.is_none() => model,
         _ => {
+            if input.is_none() && output.is_none() {
+                about.push_str(", priced as ");
+                about.push_str(DEFAULT);
+                about.push_str(" (see --input-price and --output-price)");
+            }
             let usual = declared(&registry, "openai", DEFAULT)?.price;
             let input = input.unwrap_or(usual.input);
             Model::priced(id, "openai", input, output.unwrap_or(usual.output))
         }
     };
-    let about = format!("{id} at {base}");
     let mut provider = HttpProvider::openai_chat(base).id("openai");
     if let Some(key) = key {
         provider = provider.api_key(key.into());
