@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use dash::Error;
@@ -11,6 +12,9 @@ use dash::llm::openai_chat::Preset;
 use dash::llm::registry::{ModelRegistry, ProviderEntry};
 use dash::llm::{LlmProvider, Model};
 use dash::model::NanoUsd;
+
+/// How long a server may take to tell its models.
+const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// The server and the model.
 #[derive(Debug, Args)]
@@ -103,12 +107,17 @@ impl ServerFlags {
         let provider = builder.build()?;
         if model.context_window == 0 {
             // Some servers tell; others leave it unknown.
-            let told = provider.models().await.unwrap_or_default();
+            let told = tokio::time::timeout(ASK_MAX, provider.models()).await;
+            let told = told.ok().and_then(Result::ok).unwrap_or_default();
             let same = told.iter().find(|one| one.wire_id() == model.wire_id());
             model.context_window = same.map_or(0, |one| one.context_window);
         }
+        let window = match model.context_window {
+            0 => "of unknown window".to_owned(),
+            tokens => format!("with a window of {tokens} tokens"),
+        };
         let about = format!(
-            "{} at {}, {} in and {} out per million tokens",
+            "{} at {}, {window}, {} in and {} out per million tokens",
             model.wire_id(),
             place.base,
             model.price.input,

@@ -228,6 +228,58 @@ async fn check_refused(name: &str, flags: &str, words: &[&str]) {
 }
 
 #[tokio::test]
+async fn what_is_not_declared_is_asked_of_the_server() {
+    let server = Loopback::start(Dialect::OpenAiChat, reader).await.unwrap();
+    for (model, window) in [
+        ("any", "with a window of 32768 tokens"),
+        ("other", "of unknown window"),
+    ] {
+        let mut command = example("providers").await;
+        let flags = format!(
+            "--provider ollama --base-url {} --model {model}",
+            server.url()
+        );
+        command
+            .args(flags.split(' '))
+            .env("OLLAMA_API_KEY", "a-key");
+        let (_, lines, complaints) = Process::start(&mut command).end().await;
+        let first = lines.first().unwrap_or(&complaints);
+        assert!(first.contains(window), "{model}: {first}");
+    }
+}
+
+/// As before there was `--provider`: OpenAI's variables and `--base-url` alone.
+#[tokio::test]
+async fn without_a_provider_the_server_at_the_base_url_is_asked() {
+    for (args, cost) in [
+        ("", "$0.00035"),
+        ("--model gpt-4.1-mini", "$0.00052"),
+        // Priced as the default model, cached input like other input.
+        ("--model unheard-of", "$0.0008"),
+        (
+            "--model unheard-of --input-price 0 --output-price 0",
+            "$0.00",
+        ),
+    ] {
+        let server = Loopback::start(Dialect::OpenAiChat, reader).await.unwrap();
+        let place = Place::new();
+        let mut command = place.command_with_db(&[]).await;
+        command
+            .args(args.split_whitespace())
+            .args(["--strategy", "parallel", "--agents", "1"])
+            .env("OPENAI_BASE_URL", server.url())
+            .env("OPENAI_API_KEY", "a-key");
+        let (status, lines, complaints) = Process::start(&mut command).end().await;
+        let out = lines.join("\n");
+        assert!(status.success(), "{args}: {complaints}{out}");
+        let paid = format!("  cost        {cost} of $1.00");
+        assert!(lines.contains(&paid), "{args}: no `{paid}` in\n{out}");
+        let is_guessed = args == "--model unheard-of";
+        assert_eq!(out.contains("priced as gpt-5-mini"), is_guessed, "{out}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_models_with_a_mistake_is_told_by_field() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("models.json");

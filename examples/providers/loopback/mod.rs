@@ -78,6 +78,8 @@ async fn serve(
     let request = read(&mut socket).await?;
     let (status, kind, body) = if !dialect.has_key(&request) {
         ("401 Unauthorized", JSON, refusal("no key"))
+    } else if request.line.starts_with("GET /v1/models ") {
+        ("200 OK", JSON, MODELS.to_owned())
     } else {
         match dialect.read(&request) {
             Ok(asked) => match answer(&asked) {
@@ -97,6 +99,8 @@ async fn serve(
 }
 
 const JSON: &str = "application/json";
+/// For clients that ask which models there are.
+const MODELS: &str = r#"{"data": [{"id": "any", "context_window": 32768}]}"#;
 const SSE: &str = "text/event-stream";
 
 fn refusal(why: &str) -> String {
