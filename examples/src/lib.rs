@@ -12,4 +12,10 @@ mod documents {
 
     #[doc = include_str!("../../docs/guide/tools.md")]
     mod tools {}
+
+    #[doc = include_str!("../../docs/guide/providers.md")]
+    mod providers {}
+
+    #[doc = include_str!("../../docs/guide/agents.md")]
+    mod agents {}
 }

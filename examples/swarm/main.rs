@@ -4,6 +4,8 @@
 //! cargo run --example swarm                         # offline, scripted model
 //! cargo run --example swarm -- --strategy tree --agents 6 --path ../some/folder
 //! OPENAI_API_KEY=… cargo run --example swarm -- --model gpt-5-mini --budget 0.10
+//! ANTHROPIC_API_KEY=… cargo run --example swarm -- --provider anthropic --budget 0.10
+//! cargo run --example swarm -- --provider ollama --model qwen3
 //! cargo run --example swarm -- --db run.db          # kill it at any moment, then:
 //! cargo run --example swarm -- --db run.db --resume
 //! ```
@@ -14,8 +16,11 @@
 
 mod files;
 mod goal;
+mod model;
 mod options;
 mod script;
+#[path = "../shared/server.rs"]
+mod server;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -25,15 +30,13 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use dash::api::{BudgetOwner, BudgetRequest};
-use dash::llm::http::HttpProvider;
-use dash::llm::{LlmProvider, Model, ScriptedLlm};
 use dash::model::budget::{ThresholdAction, Thresholds};
 use dash::model::swarm::WorkspaceRoot;
 use dash::model::{Swarm, SwarmStatus};
 use dash::store::{AgentFilter, EventFilter, Page, SqliteStore, SwarmFilter};
 use dash::{Error, ErrorKind, Orchestrator, Result};
 
-use options::{Options, variable};
+use options::Options;
 
 /// Prints a line. A reader that has gone (`| head`) is no reason to stop the swarm.
 macro_rules! say {
@@ -63,13 +66,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<ExitCode> {
-    let (provider, model) = model(options)?;
+    let target = model::choose(options).await?;
+    say!("model: {}", target.about);
     let places = Places::new(options)?;
     let store = Arc::new(SqliteStore::open(&places.db).await?);
     places.make_out()?;
     let dash = Orchestrator::builder(store)
-        .add_provider(provider)
-        .add_model(model)
+        .add_provider(target.provider)
+        .add_model(target.model)
         .start()
         .await?;
 
@@ -101,32 +105,6 @@ async fn run(options: &Options) -> Result<ExitCode> {
     let finished = finish(&dash, &swarm, &places).await;
     dash.shutdown(SHUTDOWN).await?;
     finished
-}
-
-/// The model: a real one if there is a key or a server, else the scripted one.
-fn model(options: &Options) -> Result<(Arc<dyn LlmProvider>, Model)> {
-    let key = variable("OPENAI_API_KEY");
-    let base = options
-        .base_url
-        .clone()
-        .or_else(|| variable("OPENAI_BASE_URL"));
-    let base = base.or_else(|| key.as_ref().map(|_| "https://api.openai.com/v1".to_owned()));
-    if let Some(base) = base {
-        say!("model: {} at {base}", options.model);
-        let mut provider = HttpProvider::openai_chat(base).id("openai");
-        if let Some(key) = key {
-            provider = provider.api_key(key.into());
-        }
-        let (input, output) = (options.input_price, options.output_price);
-        let model = Model::priced(options.model.clone(), "openai", input, output);
-        return Ok((Arc::new(provider.build()?), model));
-    }
-    say!("model: scripted (no OPENAI_API_KEY and no --base-url); prices are for show");
-    let pace = Duration::from_millis(options.pace);
-    let script = ScriptedLlm::new("scripted", move |request| script::answer(request, pace));
-    let (input, output) = ("0.25".parse()?, "2.00".parse()?);
-    let model = Model::priced("scripted", "scripted", input, output);
-    Ok((Arc::new(script), model))
 }
 
 fn io(what: &str, path: &Path, err: std::io::Error) -> Error {

@@ -1,14 +1,17 @@
-//! What the program is told: flags, and the two environment variables that OpenAI clients share.
+//! What the program is told.
 
 use std::path::PathBuf;
 
 use clap::Parser;
 use dash::model::{NanoUsd, Strategy};
 
+use crate::server::ServerFlags;
+
 /// Runs a swarm of agents over real files and writes a report.
 ///
-/// Without a key and without --base-url the model is a scripted one; engine, store, tools and
-/// events are the same.
+/// Without --provider it asks OpenAI if $OPENAI_API_KEY is set, the server at --base-url or
+/// $OPENAI_BASE_URL if that is given, and else a scripted model; engine, store, tools and events are
+/// the same.
 #[derive(Debug, Parser)]
 #[command(name = "swarm")]
 pub(crate) struct Options {
@@ -46,22 +49,8 @@ pub(crate) struct Options {
     #[arg(long, requires = "db")]
     pub(crate) resume: bool,
 
-    /// A server that speaks OpenAI Chat Completions [default: $OPENAI_BASE_URL, or OpenAI's if
-    /// $OPENAI_API_KEY is set]
-    #[arg(long, value_name = "URL")]
-    pub(crate) base_url: Option<String>,
-
-    /// The model to ask for on that server
-    #[arg(long, default_value = "gpt-5-mini", value_name = "ID")]
-    pub(crate) model: String,
-
-    /// Dollars per million input tokens of that model
-    #[arg(long, default_value = "0.25", value_name = "USD")]
-    pub(crate) input_price: NanoUsd,
-
-    /// Dollars per million output tokens of that model
-    #[arg(long, default_value = "2.00", value_name = "USD")]
-    pub(crate) output_price: NanoUsd,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
 
     /// Output tokens one answer may have
     #[arg(long, default_value_t = 4_096, value_name = "N")]
@@ -77,15 +66,4 @@ fn strategy(text: &str) -> Result<Strategy, String> {
         Ok(Strategy::Dag) | Err(_) => Err("use parallel, map-reduce, pipeline or tree".to_owned()),
         Ok(strategy) => Ok(strategy),
     }
-}
-
-/// A variable of the environment, if it is set and not empty.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program may read its environment, the library not"
-)]
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name)
-        .ok()
-        .filter(|value| !value.trim().is_empty())
 }

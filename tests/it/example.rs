@@ -1,11 +1,12 @@
-//! `cargo run --example swarm`, as a person runs it.
+//! `cargo run --example swarm` and the other examples, as a person runs them.
 //!
 //! Cargo tells tests of one package nothing about the examples of another, so the test asks it to
-//! build this one and to say where it is. That takes no time if it is built already.
+//! build them and to say where they are. That takes no time if they are built already.
 
 #![cfg(test)]
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -20,16 +21,33 @@ const BUILD_MAX: Duration = Duration::from_secs(900);
 
 const FILES: usize = 5;
 
-/// The example's binary.
-pub(crate) async fn swarm() -> &'static Path {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    BUILT.get_or_init(build).await
+/// Variables that would change which model is asked.
+const KEYS: [&str; 8] = [
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "ANTHROPIC_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GROQ_API_KEY",
+    "OLLAMA_API_KEY",
+    "BOX_API_KEY",
+];
+
+/// An example without any key.
+pub(crate) async fn example(name: &str) -> Command {
+    static BUILT: OnceCell<HashMap<String, PathBuf>> = OnceCell::const_new();
+    let built = BUILT.get_or_init(build).await;
+    let mut command = Command::new(&built[name]);
+    for key in KEYS {
+        command.env_remove(key);
+    }
+    command
 }
 
-async fn build() -> PathBuf {
+async fn build() -> HashMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--package", "dash-examples", "--example", "swarm"])
+        .args(["build", "--package", "dash-examples", "--examples"])
         .args(["--message-format", "json"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .kill_on_drop(true);
@@ -40,20 +58,17 @@ async fn build() -> PathBuf {
     let complaints = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "{complaints}");
     let messages = String::from_utf8(built.stdout).unwrap();
-    let path = messages.lines().find_map(|line| {
+    let paths = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).unwrap();
-        let is_it = message["target"]["name"] == "swarm";
-        message["executable"]
-            .as_str()
-            .filter(|_| is_it)
-            .map(PathBuf::from)
+        let name = message["target"]["name"].as_str()?;
+        Some((name.to_owned(), message["executable"].as_str()?.into()))
     });
-    path.expect("cargo says where the example is")
+    paths.collect()
 }
 
 /// Files to work on, and a place for the database.
 pub(crate) struct Place {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Place {
@@ -74,10 +89,8 @@ impl Place {
 
     /// The example on these files, with the scripted model.
     pub(crate) async fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(swarm().await);
+        let mut command = example("swarm").await;
         command
-            .env_remove("OPENAI_API_KEY")
-            .env_remove("OPENAI_BASE_URL")
             .env("TMPDIR", self.dir.path())
             .arg("--path")
             .arg(self.dir.path().join("files"))
@@ -85,7 +98,8 @@ impl Place {
         command
     }
 
-    async fn command_with_db(&self, args: &[&str]) -> Command {
+    /// The same with its own database.
+    pub(crate) async fn command_with_db(&self, args: &[&str]) -> Command {
         let mut command = self.command(args).await;
         command.arg("--db").arg(self.db());
         command
@@ -202,14 +216,11 @@ async fn wrong_flags_are_named() {
         assert_eq!(code, Some(2), "{args:?}: {complaints}{out}");
         assert!(complaints.contains(named), "{args:?}: {complaints}");
     }
-    let mut command = Command::new(swarm().await);
+    let mut command = example("swarm").await;
     command
         .args(["--path", "/there/is/nothing/here"])
         .arg("--db")
         .arg(place.db());
-    command
-        .env_remove("OPENAI_API_KEY")
-        .env_remove("OPENAI_BASE_URL");
     let (status, _, complaints) = Process::start(&mut command).end().await;
     assert_eq!(status.code(), Some(2), "{complaints}");
     assert!(

@@ -14,6 +14,8 @@ mod docs;
 mod escalation;
 mod events;
 mod example;
+mod example_servers;
+mod examples;
 mod faults;
 mod hooks;
 mod input;
