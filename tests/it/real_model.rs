@@ -15,9 +15,10 @@ use std::time::Duration;
 use dash::Orchestrator;
 use dash::api::{BudgetRequest, CreateSwarm};
 use dash::event::EventKind;
+use dash::ids::SwarmId;
 use dash::llm::http::HttpProvider;
 use dash::llm::{Model, ModelPrice, api};
-use dash::model::budget::ReservationState;
+use dash::model::budget::{BudgetScope, ReservationState};
 use dash::model::{Amount, FailurePolicy, NanoUsd, SideEffect, SwarmStatus, Usage};
 use dash::store::SqliteStore;
 use dash::tool::{Tool, ToolContext, ToolOutput, tool_fn};
@@ -173,6 +174,7 @@ fn swarm(dialect: &str, prompt: &str, agents: u32, tool: &str) -> CreateSwarm {
     request.config.model = dialect.to_owned();
     request.initial_agents = agents;
     request.budget = Some(BudgetRequest::usd(NanoUsd(1_000_000_000)));
+    request.config.temperature = Some(0.0);
     request.config.max_turns = 3;
     request.config.max_retries = 0;
     request.config.failure_policy = FailurePolicy::Continue;
@@ -221,7 +223,7 @@ async fn real_agents_call_a_tool_and_cost_what_they_used() {
     assert!(asked.iter().all(|city| !city.is_empty()), "{asked:?}");
 
     let mut turns = 0;
-    let mut spent: HashMap<Option<String>, i64> = HashMap::new();
+    let mut spent: HashMap<Option<SwarmId>, i64> = HashMap::new();
     for event in &records.events {
         let EventKind::AgentTurn(turn) = &event.kind else {
             continue;
@@ -246,20 +248,16 @@ async fn real_agents_call_a_tool_and_cost_what_they_used() {
             held.held.usd >= actual.usd && held.held.tokens >= actual.tokens,
             "{held:?}"
         );
-        let swarm = event.swarm_id.map(|id| id.to_string());
-        // Of its swarm, and of all.
-        for of in [swarm, None] {
-            *spent.entry(of).or_default() += turn.cost_nanos;
-        }
+        *spent.entry(event.swarm_id).or_default() += turn.cost_nanos;
     }
     assert!(turns >= 3, "each agent had a turn");
     for budget in &records.budgets {
-        let of = Some(budget.entity_id.clone()).filter(|id| spent.contains_key(&Some(id.clone())));
-        assert_eq!(
-            (budget.spent, budget.reserved),
-            (spent[&of], 0),
-            "{budget:?}"
-        );
+        let of_swarm =
+            |id: &Option<SwarmId>| id.is_some_and(|id| budget.entity_id == id.to_string());
+        let is_project = budget.scope == BudgetScope::Project;
+        let below = spent.iter().filter(|(id, _)| is_project || of_swarm(id));
+        let sum: i64 = below.map(|(_, nanos)| nanos).sum();
+        assert_eq!((budget.spent, budget.reserved), (sum, 0), "{budget:?}");
         assert_eq!((budget.uncertain, budget.overrun), (0, 0), "{budget:?}");
     }
 }

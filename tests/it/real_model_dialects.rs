@@ -277,7 +277,7 @@ fn one_agent(dialect: &str, task: &str) -> CreateSwarm {
     request.config.temperature = Some(0.0);
     request.config.max_output_tokens = 60;
     request.config.max_retries = 0;
-    request.config.max_turns = 6;
+    request.config.max_turns = 5;
     request
 }
 
@@ -373,10 +373,7 @@ async fn an_agent_goes_up_a_ladder_of_dialects_with_all_it_has_done() {
     let mut task = one_agent(ladder[0], "What is the weather in Paris?");
     task.config.escalation = ladder[1..].iter().map(|m| (*m).to_owned()).collect();
     let asked = Arc::default();
-    let more = [
-        "What is the weather in London?",
-        "What is the weather in Rome?",
-    ];
+    let more = ["What is the weather in London?"];
     let swarm = run(&db, rungs, vec![get_weather(&asked)], task, &more).await;
     // So small a model may not come to an end by itself.
     assert!(swarm.status.is_terminal(), "{swarm:?}");
