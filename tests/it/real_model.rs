@@ -331,7 +331,7 @@ async fn the_example_ends_by_itself_whatever_a_real_model_says() {
     ];
     let mut command = place.command(&args).await;
     // A tiny model may never come to an end by itself.
-    command.args(["--agents", "1", "--max-output", "200"]);
+    command.args(["--agents", "1", "--max-output", "60"]);
     command.arg("--db").arg(place.db());
     let (status, lines, complaints) = Process::start(&mut command).end_within(EXAMPLE_MAX).await;
     let code = status.code();
