@@ -55,6 +55,9 @@ impl Decision<'_> {
             ) {
                 next = Next::Fail(AttemptFailure::fatal(error.clone()).retryable());
             }
+            if let (Outcome::ModelFailed { .. }, Next::Summary { turn, .. }) = (&outcome, &next) {
+                self.intend_summary(id, *turn);
+            }
             self.outcome(id, outcome);
         }
         // An outcome may have crossed a threshold that paused or killed the agent.
@@ -478,6 +481,15 @@ impl Decision<'_> {
         self.state.out.changes.entries.push(entry);
         self.edit_agent(id, |a| a.head = Some(entry_id));
         entry_id
+    }
+
+    /// Journals, before it is granted, the summary that is to follow a call that failed: that call's
+    /// key is used up, so an engine that starts now must find what comes in its place.
+    fn intend_summary(&mut self, id: AgentId, turn: u32) {
+        let Ok(agent) = self.agent(id) else { return };
+        let (attempt, model) = (agent.attempt, agent.model.clone());
+        let key = StepKey::Summary { turn, attempt };
+        self.begin_step(id, key, SideEffect::Idempotent, model, None);
     }
 
     /// Journals a step as about to happen; again, if an earlier engine died over it. Returns the
