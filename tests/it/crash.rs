@@ -1,4 +1,4 @@
-//! Twenty agents are killed with their engine, again and again, until they are done all the same.
+//! The driver's agents are killed with their engine, again and again, until they are done all the same.
 //!
 //! `DASH_KILLS=1000 cargo test -p dash-tests --test it crash::` runs more of it; a failure names
 //! the round and kill, which are the seed.
@@ -13,9 +13,7 @@ use tokio::process::Command;
 
 use crate::crash_audit::{audit, check_effects, check_end, check_told};
 use crate::crash_child::Process;
-
-/// Agents of the driver's two swarms.
-const AGENTS: usize = 20;
+use crate::crash_conversations::check_asked;
 
 /// A number that depends on nothing but `seed` (splitmix64).
 const fn mix(seed: u64) -> u64 {
@@ -43,6 +41,13 @@ struct Tally {
     doubts: usize,
     reruns: u32,
     uncertain: usize,
+    /// Requests compared with the conversation they were made from.
+    asked: usize,
+    summaries: usize,
+    /// Summaries that were made again after a kill.
+    summaries_again: usize,
+    escalations: usize,
+    delivered: usize,
 }
 
 /// Lines after which a driver is killed: from the first moment of its life to far into the work.
@@ -91,6 +96,7 @@ async fn round(dir: &Path, cap: &str, statuses: &[&str], wanted: u64, tally: &mu
             let records = audit(&db).await;
             check_told(&records, &said);
             check_effects(dir, &records);
+            check_asked(dir, &records);
         }
     }
     let (status, lines, complaints) = Process::start(&mut command).end().await;
@@ -99,7 +105,8 @@ async fn round(dir: &Path, cap: &str, statuses: &[&str], wanted: u64, tally: &mu
     let records = audit(&db).await;
     check_told(&records, &said);
     check_effects(dir, &records);
-    check_end(&db, &records, AGENTS, statuses).await;
+    tally.asked += check_asked(dir, &records);
+    check_end(&records, statuses);
     tally.rounds += 1;
     tally.events += records.events.len();
     let named = |name: &str| {
@@ -111,6 +118,12 @@ async fn round(dir: &Path, cap: &str, statuses: &[&str], wanted: u64, tally: &mu
     };
     tally.doubts += named("step.in_doubt");
     tally.reruns += records.steps.iter().map(|s| s.tries - 1).sum::<u32>();
+    tally.summaries += named("agent.compacted");
+    tally.escalations += named("agent.escalated");
+    tally.delivered += named("message.delivered");
+    let is_summary = |s: &&dash::model::Step| s.key.kind() == dash::model::StepKind::Summary;
+    let again = records.steps.iter().filter(is_summary);
+    tally.summaries_again += again.filter(|s| s.tries > 1).count();
     let uncertain = dash::model::budget::ReservationState::Uncertain;
     tally.uncertain += records
         .reservations
@@ -130,6 +143,13 @@ async fn killed_at_any_moment_nothing_is_lost_or_done_twice() {
     eprintln!("{tally:?}");
     assert!(tally.doubts > 0, "no kill hit a call that may run once");
     assert!(tally.uncertain > 0, "no kill hit a model call");
+    let changed = [
+        tally.asked,
+        tally.summaries,
+        tally.escalations,
+        tally.delivered,
+    ];
+    assert!(changed.iter().all(|n| *n > 0), "{changed:?}");
 }
 
 #[tokio::test]

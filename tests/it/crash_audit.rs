@@ -6,14 +6,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use dash::event::{Event, EventKind};
-use dash::ids::BudgetId;
+use dash::ids::{AgentId, BudgetId};
 use dash::model::budget::ReservationState;
-use dash::model::{Budget, Message, Reservation, SideEffect, Step, StepKind, StepState};
+use dash::model::{
+    Agent, Budget, Entry, Reservation, SideEffect, Step, StepKind, StepState, Swarm, Ticket,
+};
 use dash::store::{
     AgentFilter, BudgetFilter, EventFilter, Page, ReservationFilter, SqliteStore, StepFilter,
-    Store as _, SwarmFilter,
+    Store as _, SwarmFilter, TicketFilter,
 };
 use rusqlite::Connection;
+
+use crate::crash_conversations::check_conversations;
 
 /// Everything of a run that is compared.
 pub(crate) struct Records {
@@ -21,6 +25,11 @@ pub(crate) struct Records {
     pub(crate) steps: Vec<Step>,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) reservations: Vec<Reservation>,
+    pub(crate) tickets: Vec<Ticket>,
+    pub(crate) swarms: Vec<Swarm>,
+    pub(crate) agents: Vec<Agent>,
+    /// The conversation of each agent, oldest entry first.
+    pub(crate) paths: HashMap<AgentId, Vec<Entry>>,
 }
 
 /// Reads every page of a list.
@@ -54,7 +63,7 @@ pub(crate) async fn audit(db: &Path) -> Records {
     check_events(&records.events, events);
     check_ledger(&records);
     check_journal(&records);
-    check_conversations(&store, &records).await;
+    check_conversations(&records);
     store.close().await.unwrap();
     records
 }
@@ -71,7 +80,25 @@ async fn read(store: &SqliteStore) -> Records {
         events.extend(read);
     }
     let by_key = |s: &Step| (s.agent_id, s.key);
+    let agents = all!(store, list_agents, AgentFilter::default(), |a: &Agent| a.id);
+    let mut paths = HashMap::new();
+    for agent in &agents {
+        let path = match agent.head {
+            Some(head) => store.list_path(head, 10_000).await.unwrap(),
+            None => Vec::new(),
+        };
+        paths.insert(agent.id, path);
+    }
     Records {
+        agents,
+        paths,
+        tickets: all!(
+            store,
+            list_tickets,
+            TicketFilter::default(),
+            |t: &Ticket| t.id
+        ),
+        swarms: all!(store, list_swarms, SwarmFilter::default(), |s: &Swarm| s.id),
         events,
         steps: all!(store, list_steps, StepFilter::default(), by_key),
         budgets: all!(
@@ -151,6 +178,7 @@ fn check_ledger(records: &Records) {
 fn check_journal(records: &Records) {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     let mut turns: BTreeMap<String, usize> = BTreeMap::new();
+    let mut called = HashSet::new();
     let mut costs = 0;
     for event in &records.events {
         match &event.kind {
@@ -165,6 +193,14 @@ fn check_journal(records: &Records) {
                     .or_default() += 1;
             }
             EventKind::AgentTurn(e) => {
+                called.insert((e.agent_id, e.step));
+                let turn = format!("{}/{}", e.agent_id, e.step.turn());
+                *turns.entry(turn).or_default() += 1;
+                costs += e.cost_nanos;
+            }
+            // A summary is a turn of its own.
+            EventKind::AgentCompacted(e) => {
+                called.insert((e.agent_id, e.step));
                 let turn = format!("{}/{}", e.agent_id, e.step.turn());
                 *turns.entry(turn).or_default() += 1;
                 costs += e.cost_nanos;
@@ -175,21 +211,37 @@ fn check_journal(records: &Records) {
     for (what, times) in ends.iter().chain(&turns) {
         assert_eq!(*times, 1, "{what} ended more than once");
     }
+    let done: HashSet<_> = records
+        .steps
+        .iter()
+        .filter(|s| s.state == StepState::Done)
+        .map(|s| (s.agent_id, s.key))
+        .collect();
     let settled: i64 = records
         .reservations
         .iter()
+        .filter(|r| done.contains(&(r.agent_id, r.step)))
         .filter_map(|r| r.actual)
         .map(|actual| actual.usd.0)
         .sum();
     assert_eq!(costs, settled, "what the turns cost is what was settled");
+    for agent in &records.agents {
+        let own = records.reservations.iter();
+        let own = own.filter(|r| r.agent_id == agent.id);
+        let (mut usd, mut tokens) = (0, 0);
+        for actual in own.filter_map(|r| r.actual) {
+            usd += actual.usd.0;
+            tokens += actual.tokens;
+        }
+        let counted = (agent.cost.0, agent.usage.total());
+        assert_eq!(counted, (usd, tokens), "cost and tokens of {agent:?}");
+    }
     for step in &records.steps {
         let key = step.idempotency_key();
         let has_ended = matches!(step.state, StepState::Done | StepState::Resolved);
         let told = match step.key.kind() {
             StepKind::Tool => ends.contains_key(&key),
-            StepKind::Model | StepKind::Summary => {
-                turns.contains_key(&format!("{}/{}", step.agent_id, step.key.turn()))
-            }
+            StepKind::Model | StepKind::Summary => called.contains(&(step.agent_id, step.key)),
         };
         assert_eq!(told, has_ended, "{step:?}");
         // So is one that was under way then. Either leaves an entry for the model to read.
@@ -202,45 +254,7 @@ fn check_journal(records: &Records) {
     }
 }
 
-/// Every answer's calls have at most one result each, and answers are counted as turns.
-async fn check_conversations(store: &SqliteStore, records: &Records) {
-    let agents = all!(
-        store,
-        list_agents,
-        AgentFilter::default(),
-        |a: &dash::model::Agent| a.id
-    );
-    for agent in agents {
-        let Some(head) = agent.head else { continue };
-        let path = store.list_path(head, 10_000).await.unwrap();
-        let mut answers = 0;
-        let mut open: HashSet<String> = HashSet::new();
-        for message in path.iter().filter_map(|entry| entry.body.message()) {
-            match message.as_ref() {
-                Message::User(_) => {}
-                Message::Assistant(answer) => {
-                    assert!(open.is_empty(), "{open:?} have no result before an answer");
-                    answers += 1;
-                    open.extend(answer.tool_calls().map(|call| call.id.clone()));
-                }
-                Message::ToolResult(result) => {
-                    let id = &result.tool_call_id;
-                    assert!(
-                        open.remove(id),
-                        "a second result of {id}, or one of no call"
-                    );
-                }
-            }
-        }
-        assert_eq!(answers, agent.turns, "{agent:?}");
-        let done = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
-        let ended = |s: &&Step| s.state == StepState::Done;
-        let count = records.steps.iter().filter(done).filter(ended).count();
-        assert_eq!(agent.tool_calls as usize, count, "{agent:?}");
-    }
-}
-
-/// Every event a process told of is there, unchanged.
+/// Every event and every ticket a process told of is there, events unchanged.
 pub(crate) fn check_told(records: &Records, said: &[String]) {
     for line in said.iter().filter_map(|line| line.strip_prefix("event ")) {
         let (seq, id) = line.split_once(' ').unwrap();
@@ -250,6 +264,10 @@ pub(crate) fn check_told(records: &Records, said: &[String]) {
             .get(seq - 1)
             .map(|event| event.id.to_string());
         assert_eq!(stored.as_deref(), Some(id), "event {seq} was told");
+    }
+    let tickets: HashSet<String> = records.tickets.iter().map(|t| t.id.to_string()).collect();
+    for id in said.iter().filter_map(|line| line.strip_prefix("ticket ")) {
+        assert!(tickets.contains(id), "ticket {id} was told");
     }
 }
 
@@ -299,11 +317,11 @@ pub(crate) fn check_effects(dir: &Path, records: &Records) {
                 "{class:?}: {key} happened {times} times"
             );
         }
-        for step in steps.values().filter(|s| s.side_effect == class) {
+        // Tools of the engine, which have other names, note nothing.
+        let noted = |s: &&&Step| s.key.kind() == StepKind::Tool && s.name == class.as_str();
+        for step in steps.values().filter(noted) {
+            assert_eq!(step.side_effect, class, "{step:?}");
             let key = step.idempotency_key();
-            if step.key.kind().is_model_call() {
-                continue;
-            }
             let happened_says_step =
                 step.state == StepState::Done || step.note.as_deref() == Some("result");
             if happened_says_step {
@@ -323,44 +341,63 @@ pub(crate) fn check_effects(dir: &Path, records: &Records) {
     }
 }
 
-/// What holds once both swarms have ended well.
-pub(crate) async fn check_end(db: &Path, records: &Records, agents: usize, statuses: &[&str]) {
+/// Agents of the driver's two plain swarms.
+const PLAIN_AGENTS: usize = 20;
+/// Agents of its third one that have a part, and those that each of them calls as a tool.
+const PARTS: usize = 6;
+
+/// What holds once all swarms have ended, with one of these statuses.
+pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
     for b in &records.budgets {
         assert_eq!(b.reserved, 0, "nothing is held: {b:?}");
     }
-    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
-    let completed = statuses == ["completed"];
-    assert!(!completed || !records.steps.iter().any(|s| open(&s)));
-    let store = SqliteStore::open(db).await.unwrap();
-    let swarms = all!(
-        store,
-        list_swarms,
-        SwarmFilter::default(),
-        |s: &dash::model::Swarm| s.id
-    );
-    for swarm in &swarms {
+    for agent in &records.agents {
+        assert!(agent.status.is_terminal(), "{agent:?}");
+    }
+    assert_eq!(records.swarms.len(), 3);
+    for swarm in &records.swarms {
         let status = swarm.status.as_str();
         assert!(statuses.contains(&status), "{swarm:?}");
     }
-    let rows = all!(
-        store,
-        list_agents,
-        AgentFilter::default(),
-        |a: &dash::model::Agent| a.id
-    );
-    for agent in &rows {
-        assert!(agent.status.is_terminal(), "{agent:?}");
+    if statuses != ["completed"] {
+        return;
     }
-    if completed {
-        assert_eq!(rows.len(), agents);
-        for agent in &rows {
-            assert_eq!(agent.turns, 4, "{agent:?}");
+    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
+    assert_eq!(records.steps.iter().find(open), None);
+    let third = records.swarms.iter().find(|s| s.name == "ladder").unwrap();
+    let is_plain = |a: &&Agent| a.swarm_id != third.id;
+    let plain: Vec<&Agent> = records.agents.iter().filter(is_plain).collect();
+    assert_eq!(plain.len(), PLAIN_AGENTS);
+    for agent in &plain {
+        let of_tool = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
+        let calls = records.steps.iter().filter(of_tool).count();
+        assert_eq!((agent.turns, calls), (4, 7), "{agent:?}");
+    }
+    let others = records.agents.iter().filter(|a| !is_plain(a));
+    let (children, workers): (Vec<_>, Vec<_>) = others.partition(|a| a.parent_id.is_some());
+    assert_eq!((children.len(), workers.len()), (PARTS, PARTS));
+    for child in children {
+        assert_eq!(child.profile.as_deref(), Some("helper"), "{child:?}");
+    }
+    for (number, worker) in (1..).zip(workers) {
+        // Those with an even part fail with their first model.
+        let model = if number % 2 == 0 { "second" } else { "first" };
+        assert_eq!(worker.model, model, "{worker:?}");
+        assert_eq!(
+            worker.result.as_deref(),
+            Some(r#"{"total":3}"#),
+            "{worker:?}"
+        );
+        let summaries = records.steps.iter().filter(|s| {
+            s.agent_id == worker.id
+                && s.key.kind() == StepKind::Summary
+                && s.state == StepState::Done
+        });
+        assert!(summaries.count() >= 1, "{worker:?}");
+    }
+    for event in &records.events {
+        if let EventKind::ToolCompleted(e) = &event.kind {
+            assert!(!e.is_error, "a call that no hook has rewritten: {e:?}");
         }
-        let tools = records
-            .steps
-            .iter()
-            .filter(|s| s.key.kind() == StepKind::Tool);
-        assert_eq!(tools.count(), agents * 7);
     }
-    store.close().await.unwrap();
 }

@@ -11,8 +11,7 @@ use tokio::process::Command;
 
 use crate::crash_audit::{audit, check_effects, check_end, check_told};
 use crate::crash_child::Process;
-
-const AGENTS: usize = 20;
+use crate::crash_conversations::check_asked;
 
 /// Kills while the file is made.
 const KILLS: u64 = 60;
@@ -32,7 +31,8 @@ async fn finish(dir: &Path, mut said: Vec<String>) {
     let records = audit(&db).await;
     check_told(&records, &said);
     check_effects(dir, &records);
-    check_end(&db, &records, AGENTS, &["completed"]).await;
+    check_asked(dir, &records);
+    check_end(&records, &["completed"]);
 }
 
 /// Runs the driver to an end that is to be a bad one; what it complains about.
@@ -230,12 +230,12 @@ async fn a_full_disk_is_waited_out() {
         while let Some(line) = driver.line().await {
             swarms += u32::from(line.starts_with("swarm ") && line.ends_with(" completed"));
             // The files are gone with the last process that sees them.
-            if swarms == 2 {
+            if swarms == 3 {
                 break;
             }
         }
         let (status, _, complaints) = driver.end().await;
         assert!(status.success(), "{complaints}");
-        assert_eq!(swarms, 2);
+        assert_eq!(swarms, 3);
     }
 }

@@ -6,6 +6,7 @@
 
 #![cfg(test)]
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -14,9 +15,10 @@ use std::time::Duration;
 use dash::Orchestrator;
 use dash::api::{BudgetRequest, CreateSwarm};
 use dash::event::EventKind;
+use dash::ids::SwarmId;
 use dash::llm::http::HttpProvider;
-use dash::llm::{Model, ModelPrice};
-use dash::model::budget::ReservationState;
+use dash::llm::{Model, ModelPrice, api};
+use dash::model::budget::{BudgetScope, ReservationState};
 use dash::model::{Amount, FailurePolicy, NanoUsd, SideEffect, SwarmStatus, Usage};
 use dash::store::SqliteStore;
 use dash::tool::{Tool, ToolContext, ToolOutput, tool_fn};
@@ -41,14 +43,17 @@ const HANG_UP_MAX: Duration = Duration::from_secs(20);
 /// The server's name of its model.
 const MODEL: &str = "smollm2-135m";
 
+/// The dialects that the server speaks.
+pub(crate) const DIALECTS: [&str; 3] = [api::OPENAI_CHAT, api::OPENAI_RESPONSES, api::ANTHROPIC];
+
 /// The model's server; ends when this is dropped, because its standard input closes then.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/local-llm");
         let mut child = Command::new(script)
             .args(["run", "--eof"])
@@ -71,15 +76,20 @@ impl Server {
         Self { child, url }
     }
 
-    fn provider(&self) -> Arc<HttpProvider> {
-        let built = HttpProvider::openai_chat(self.url.clone())
-            .id("local")
-            .build();
-        Arc::new(built.unwrap())
+    /// The provider for a dialect; its id is the dialect's name.
+    pub(crate) fn provider(&self, dialect: &str) -> Arc<HttpProvider> {
+        let url = self.url.clone();
+        let builder = match dialect {
+            api::OPENAI_CHAT => HttpProvider::openai_chat(url),
+            api::OPENAI_RESPONSES => HttpProvider::openai_responses(url),
+            api::ANTHROPIC => HttpProvider::anthropic(url),
+            other => panic!("the server does not speak {other}"),
+        };
+        Arc::new(builder.id(dialect).build().unwrap())
     }
 
     /// How many calls the server works on.
-    async fn busy(&self) -> usize {
+    pub(crate) async fn busy(&self) -> usize {
         let host = self.url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).await.unwrap();
         let request = format!("GET /slots HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -93,7 +103,7 @@ impl Server {
     }
 
     /// Waits until the server works on exactly so many calls.
-    async fn wait_for_busy(&self, wanted: usize) {
+    pub(crate) async fn wait_for_busy(&self, wanted: usize) {
         let asked = async {
             while self.busy().await != wanted {
                 // The server tells nobody when this changes, so it is asked.
@@ -104,16 +114,17 @@ impl Server {
         assert!(in_time.is_ok(), "the server does not get to {wanted} calls");
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.child.stdin.take());
         let ended = timeout(HANG_UP_MAX, self.child.wait()).await;
         ended.expect("the server ends with its input").unwrap();
     }
 }
 
-/// The model at a made-up price.
-fn model() -> Model {
-    let mut model = Model::free(MODEL, "local");
+/// The model at a made-up price, asked in a dialect, whose name is its id.
+pub(crate) fn model(dialect: &str) -> Model {
+    let mut model = Model::free(dialect, dialect);
+    model.wire_id = Some(MODEL.to_owned());
     model.context_window = 8_192;
     model.price = ModelPrice {
         input: "0.25".parse().unwrap(),
@@ -126,11 +137,13 @@ fn model() -> Model {
 
 async fn engine(db: &Path, server: &Server, tools: Vec<Arc<dyn Tool>>) -> Orchestrator {
     let store = Arc::new(SqliteStore::open(db).await.unwrap());
-    let built = Orchestrator::builder(store)
-        .add_provider(server.provider())
-        .add_model(model())
-        .with_tools(tools);
-    built.start().await.unwrap()
+    let mut builder = Orchestrator::builder(store).with_tools(tools);
+    for dialect in DIALECTS {
+        builder = builder
+            .add_provider(server.provider(dialect))
+            .add_model(model(dialect));
+    }
+    builder.start().await.unwrap()
 }
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -140,7 +153,7 @@ struct City {
 }
 
 /// A tool that notes for which cities it was asked.
-fn get_weather(asked: &Arc<Mutex<Vec<String>>>) -> Arc<dyn Tool> {
+pub(crate) fn get_weather(asked: &Arc<Mutex<Vec<String>>>) -> Arc<dyn Tool> {
     let asked = Arc::clone(asked);
     let run = move |_: ToolContext, City { city }| {
         asked.lock().unwrap().push(city.clone());
@@ -156,10 +169,12 @@ fn get_weather(asked: &Arc<Mutex<Vec<String>>>) -> Arc<dyn Tool> {
     )
 }
 
-fn swarm(prompt: &str, agents: u32, tool: &str) -> CreateSwarm {
-    let mut request = CreateSwarm::new("real", prompt);
+fn swarm(dialect: &str, prompt: &str, agents: u32, tool: &str) -> CreateSwarm {
+    let mut request = CreateSwarm::new(dialect, prompt);
+    request.config.model = dialect.to_owned();
     request.initial_agents = agents;
     request.budget = Some(BudgetRequest::usd(NanoUsd(1_000_000_000)));
+    request.config.temperature = Some(0.0);
     request.config.max_turns = 3;
     request.config.max_retries = 0;
     request.config.failure_policy = FailurePolicy::Continue;
@@ -174,22 +189,32 @@ async fn real_agents_call_a_tool_and_cost_what_they_used() {
     let db = dir.path().join("run.db");
     let asked = Arc::new(Mutex::new(Vec::new()));
     let dash = engine(&db, &server, vec![get_weather(&asked)]).await;
-    let mut request = swarm("What is the weather in Paris?", 3, "get_weather");
-    request.config.max_output_tokens = 60;
-    let swarm = dash.create_swarm(request).await.unwrap();
-    let outcome = timeout(RUN_MAX, dash.wait_swarm(swarm.id)).await;
-    let outcome = outcome.expect("the swarm ends").unwrap();
+    let mut swarms = Vec::new();
+    for dialect in DIALECTS {
+        let mut request = swarm(dialect, "What is the weather in Paris?", 1, "get_weather");
+        request.config.max_output_tokens = 60;
+        swarms.push(dash.create_swarm(request).await.unwrap().id);
+    }
+    for id in &swarms {
+        let outcome = timeout(RUN_MAX, dash.wait_swarm(*id)).await;
+        let outcome = outcome.expect("the swarm ends").unwrap();
+        assert!(outcome.swarm.status.is_terminal());
+        eprintln!("{}: {}", outcome.swarm.name, outcome.swarm.status);
+    }
     dash.shutdown(Duration::from_secs(5)).await.unwrap();
-    assert!(outcome.swarm.status.is_terminal());
     server.stop().await;
 
     let records = audit(&db).await;
     let asked = asked.lock().unwrap().clone();
-    eprintln!("{}; the tool was asked for {asked:?}", outcome.swarm.status);
+    eprintln!("the tool was asked for {asked:?}");
+    for id in &swarms {
+        let of_swarm = records.events.iter().filter(|e| e.swarm_id == Some(*id));
+        let called = of_swarm.filter(|e| e.kind.name() == "tool.completed");
+        assert!(called.count() > 0, "no agent of {id} called the tool");
+    }
     let answered = records.events.iter().filter(|event| {
         matches!(&event.kind, EventKind::ToolCompleted(e) if e.tool == "get_weather" && !e.is_error)
     });
-    assert!(!asked.is_empty(), "no agent called the tool");
     assert_eq!(
         answered.count(),
         asked.len(),
@@ -198,7 +223,7 @@ async fn real_agents_call_a_tool_and_cost_what_they_used() {
     assert!(asked.iter().all(|city| !city.is_empty()), "{asked:?}");
 
     let mut turns = 0;
-    let mut spent = NanoUsd(0);
+    let mut spent: HashMap<Option<SwarmId>, i64> = HashMap::new();
     for event in &records.events {
         let EventKind::AgentTurn(turn) = &event.kind else {
             continue;
@@ -223,11 +248,16 @@ async fn real_agents_call_a_tool_and_cost_what_they_used() {
             held.held.usd >= actual.usd && held.held.tokens >= actual.tokens,
             "{held:?}"
         );
-        spent.0 += turn.cost_nanos;
+        *spent.entry(event.swarm_id).or_default() += turn.cost_nanos;
     }
     assert!(turns >= 3, "each agent had a turn");
     for budget in &records.budgets {
-        assert_eq!((budget.spent, budget.reserved), (spent.0, 0), "{budget:?}");
+        let of_swarm =
+            |id: &Option<SwarmId>| id.is_some_and(|id| budget.entity_id == id.to_string());
+        let is_project = budget.scope == BudgetScope::Project;
+        let below = spent.iter().filter(|(id, _)| is_project || of_swarm(id));
+        let sum: i64 = below.map(|(_, nanos)| nanos).sum();
+        assert_eq!((budget.spent, budget.reserved), (sum, 0), "{budget:?}");
         assert_eq!((budget.uncertain, budget.overrun), (0, 0), "{budget:?}");
     }
 }
@@ -253,22 +283,24 @@ async fn a_destroyed_swarm_hangs_up() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("run.db");
     let dash = engine(&db, &server, Vec::new()).await;
-    // Without tools and with room for much, it talks until it is stopped.
-    let mut request = swarm("Tell a very long story about a fox.", 3, "none");
-    request.config.tools = Some(Vec::new());
-    request.config.max_output_tokens = 1_500;
-    let mut deltas = dash.subscribe_deltas();
-    let swarm = dash.create_swarm(request).await.unwrap();
-    for _ in 0..5 {
-        let delta = timeout(RUN_MAX, deltas.recv()).await;
-        delta.expect("the model says something").unwrap();
+    for dialect in DIALECTS {
+        // Without tools and with room for much, it talks until it is stopped.
+        let mut request = swarm(dialect, "Tell a very long story about a fox.", 3, "none");
+        request.config.tools = Some(Vec::new());
+        request.config.max_output_tokens = 1_500;
+        let mut deltas = dash.subscribe_deltas();
+        let swarm = dash.create_swarm(request).await.unwrap();
+        for _ in 0..5 {
+            let delta = timeout(RUN_MAX, deltas.recv()).await;
+            delta.expect("the model says something").unwrap();
+        }
+        assert!(server.busy().await > 0, "it still talks");
+        dash.destroy_swarm(swarm.id).await.unwrap();
+        let outcome = timeout(RUN_MAX, dash.wait_swarm(swarm.id)).await;
+        let status = outcome.expect("it has ended").unwrap().swarm.status;
+        assert_eq!(status, SwarmStatus::Destroyed);
+        server.wait_for_busy(0).await;
     }
-    assert!(server.busy().await > 0, "it still talks");
-    dash.destroy_swarm(swarm.id).await.unwrap();
-    let outcome = timeout(RUN_MAX, dash.wait_swarm(swarm.id)).await;
-    let status = outcome.expect("it has ended").unwrap().swarm.status;
-    assert_eq!(status, SwarmStatus::Destroyed);
-    server.wait_for_busy(0).await;
     dash.shutdown(Duration::from_secs(5)).await.unwrap();
     server.stop().await;
 
@@ -299,7 +331,7 @@ async fn the_example_ends_by_itself_whatever_a_real_model_says() {
     ];
     let mut command = place.command(&args).await;
     // A tiny model may never come to an end by itself.
-    command.args(["--agents", "1", "--max-output", "200"]);
+    command.args(["--agents", "1", "--max-output", "60"]);
     command.arg("--db").arg(place.db());
     let (status, lines, complaints) = Process::start(&mut command).end_within(EXAMPLE_MAX).await;
     let code = status.code();

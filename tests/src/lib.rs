@@ -17,4 +17,4 @@ pub use audit::audit;
 pub use desk::Desk;
 pub use door::{Call, Door};
 pub use engine::{Engine, Setup, create, priced, shared, within};
-pub use says::{is_summary, results, task_of, texts, turn, turn_number};
+pub use says::{fingerprint, is_summary, results, task_of, texts, turn, turn_number};

@@ -1,5 +1,7 @@
 //! Short questions that scripts ask of a request.
 
+use std::sync::Arc;
+
 use dash::llm::LlmRequest;
 use dash::model::{ContentBlock, Message};
 
@@ -59,4 +61,17 @@ pub fn turn_number(request: &LlmRequest) -> u32 {
 #[must_use]
 pub fn is_summary(request: &LlmRequest) -> bool {
     request.system.starts_with("You sum up")
+}
+
+/// A short text that is the same for the same messages, in any process (FNV-1a of their JSON).
+#[must_use]
+pub fn fingerprint(messages: &[Arc<Message>]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for message in messages {
+        let json = serde_json::to_string(message).unwrap();
+        for byte in json.bytes().chain([b'\n']) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    format!("{hash:016x}")
 }

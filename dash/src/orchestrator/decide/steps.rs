@@ -46,9 +46,7 @@ impl Decision<'_> {
         }
         self.announce(id);
         let mut next = advance.next;
-        let mut has_failed = false;
         for outcome in advance.outcomes {
-            has_failed |= matches!(outcome, Outcome::ModelFailed { .. });
             // A failed call ends its attempt, in the same commit: its key is used up. Only a summary,
             // which has a key of its own, may follow.
             if let (Outcome::ModelFailed { error, .. }, false) = (
@@ -57,10 +55,10 @@ impl Decision<'_> {
             ) {
                 next = Next::Fail(AttemptFailure::fatal(error.clone()).retryable());
             }
+            if let (Outcome::ModelFailed { .. }, Next::Summary { turn, .. }) = (&outcome, &next) {
+                self.intend_summary(id, *turn, attempt);
+            }
             self.outcome(id, outcome);
-        }
-        if let (Next::Summary { turn, .. }, true) = (&next, has_failed) {
-            self.intend_summary(id, *turn, attempt);
         }
         // An outcome may have crossed a threshold that paused or killed the agent.
         match self.agent(id).map(|a| a.status) {

@@ -50,7 +50,13 @@ fn penny_model() -> Model {
 
 impl World {
     fn new(settings: Settings) -> Self {
-        let models = HashMap::from([("m".to_owned(), Arc::new(penny_model()))]);
+        // Of the same price; an agent may be moved up from one to the other.
+        let models = ["m", "n"].map(|id| {
+            let mut model = penny_model();
+            id.clone_into(&mut model.id);
+            (id.to_owned(), Arc::new(model))
+        });
+        let models = HashMap::from(models);
         let mut world = Self {
             state: State::new(Arc::new(settings), Arc::new(models)),
             ids: CountingIds::seeded(7),

@@ -9,12 +9,14 @@ use super::{World, answered, model, tool, tool_answered};
 use crate::api::{BudgetRequest, CreateSwarm};
 use crate::ids::AgentId;
 use crate::llm::Billing;
+use crate::model::inbox::{Queue, QueueMode};
 use crate::model::{
-    AgentStatus, Budget, FailurePolicy, NanoUsd, SideEffect, StepKey, Strategy as Plan,
+    AgentStatus, Amount, Budget, Compaction, FailurePolicy, MessageOrigin, NanoUsd, SideEffect,
+    StepKey, Strategy as Plan, Usage,
 };
 use crate::orchestrator::effect::{Command, Effect, Input};
 use crate::settings::Settings;
-use crate::spawn::{AttemptFailure, Grant, Next, Outcome};
+use crate::spawn::{AttemptFailure, Grant, Next, Outcome, Summary};
 
 /// What an agent's driver is in the middle of.
 #[derive(Debug, Clone)]
@@ -72,9 +74,26 @@ impl Drivers {
             return;
         };
         match doing {
+            // As the session does with a summary that an engine died over.
+            Doing::Nothing { turn } if self.has_open_summary(id) => {
+                self.send(id, turn, Vec::new(), summary(turn));
+            }
             Doing::Nothing { turn } => self.ask(id, turn, Vec::new(), choice),
             Doing::Waiting { reply, turn } => self.receive(id, reply, turn),
             Doing::Calling { key, max, turn } => match choice % 8 {
+                1.. if matches!(key, StepKey::Summary { .. }) => {
+                    let done = summarised(key, u64::from(max));
+                    self.ask(id, turn + 1, vec![done], choice);
+                }
+                4 => {
+                    // As a conversation that was too long: only a summary may follow.
+                    let failed = Outcome::ModelFailed {
+                        key,
+                        error: "too long".to_owned(),
+                        billing: Billing::None,
+                    };
+                    self.send(id, turn, vec![failed], summary(turn));
+                }
                 0 => {
                     let error = "cut".to_owned();
                     let billing = Billing::Unknown;
@@ -83,7 +102,7 @@ impl Drivers {
                         error: error.clone(),
                         billing,
                     };
-                    let failure = AttemptFailure::fatal(error).retryable();
+                    let failure = AttemptFailure::fatal(error).retryable().other_model();
                     self.send(id, turn, vec![failed], Next::Fail(failure));
                 }
                 1..=3 => {
@@ -106,10 +125,23 @@ impl Drivers {
         }
     }
 
+    fn has_open_summary(&self, id: AgentId) -> bool {
+        let live = self.world.state.live.get(&id);
+        let is_summary = |key: &StepKey| matches!(key, StepKey::Summary { .. });
+        live.is_some_and(|live| live.steps.keys().any(is_summary))
+    }
+
     fn ask(&mut self, id: AgentId, turn: u32, outcomes: Vec<Outcome>, choice: u8) {
         let next = if choice.is_multiple_of(3) && turn > 1 {
             Next::Complete {
                 result: "x".to_owned(),
+            }
+        } else if choice.is_multiple_of(5) {
+            summary(turn)
+        } else if choice.is_multiple_of(7) {
+            Next::Say {
+                text: "once more".to_owned(),
+                origin: MessageOrigin::Correction,
             }
         } else {
             model(turn, 40 + u32::from(choice))
@@ -216,6 +248,36 @@ impl Drivers {
     }
 }
 
+fn summary(turn: u32) -> Next {
+    match model(turn, 30) {
+        Next::Model { turn, intent } => Next::Summary { turn, intent },
+        other => other,
+    }
+}
+
+fn summarised(key: StepKey, used: u64) -> Outcome {
+    let usage = Usage {
+        input: used,
+        ..Usage::default()
+    };
+    let compaction = Compaction {
+        summary: "all of it".to_owned(),
+        keeps_task: true,
+        kept: 0,
+        tokens_before: used,
+    };
+    let used = Amount {
+        usd: NanoUsd(i64::try_from(used).unwrap()),
+        tokens: used,
+    };
+    Outcome::Summarised {
+        key,
+        summary: Summary::Compaction(compaction),
+        usage,
+        used,
+    }
+}
+
 fn run(strategy: Plan, policy: FailurePolicy, cap: i64, choices: &[(u8, u8)]) -> Vec<String> {
     let settings = Settings {
         calls_per_provider_max: 2,
@@ -230,6 +292,8 @@ fn run(strategy: Plan, policy: FailurePolicy, cap: i64, choices: &[(u8, u8)]) ->
     request.initial_agents = 3;
     request.config.failure_policy = policy;
     request.config.max_retries = 1;
+    request.config.escalation = vec!["n".to_owned()];
+    request.config.steer_mode = QueueMode::All;
     if strategy == Plan::MapReduce {
         request.parts = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
     }
@@ -250,6 +314,20 @@ fn run(strategy: Plan, policy: FailurePolicy, cap: i64, choices: &[(u8, u8)]) ->
             (8, _) => {
                 let agents = u32::from(choice % 5) + 1;
                 drop(drivers.world.command(Command::ScaleSwarm(swarm, agents)));
+            }
+            (9, Some(id)) => {
+                let queue = if choice % 2 == 0 {
+                    Queue::Steer
+                } else {
+                    Queue::FollowUp
+                };
+                let (agent_id, text) = (id, "listen".to_owned());
+                let sent = Command::Send {
+                    agent_id,
+                    queue,
+                    text,
+                };
+                drop(drivers.world.command(sent));
             }
             (_, Some(id)) => drivers.step(id, *choice),
             (_, None) => {}

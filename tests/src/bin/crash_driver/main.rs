@@ -1,4 +1,4 @@
-//! A program that is made to be killed: twenty agents in two swarms on one database file.
+//! A program that is made to be killed: 32 agents in three swarms on one database file.
 //!
 //! ```text
 //! crash_driver DIR [CAP]     CAP: dollars each swarm may spend
@@ -8,9 +8,13 @@
 //! each run of it in a ledger file, `DIR/<side effect>.ledger`, one flushed line `KEY TRY` each:
 //! the effect that tests compare with the journal. A step in doubt is settled by asking its ledger.
 //!
+//! Requests are noted too: `DIR/asked.log` has a line `KEY FINGERPRINT` for each.
+//!
 //! Standard output tells, line by line and flushed: `event SEQ ID` after the commit of an event,
-//! `effect KEY` after a line of a ledger, `swarm NAME STATUS` at the end. Exit code 0: both swarms
-//! have ended; 1: standard error says why not.
+//! `effect KEY` after a line of a ledger, `ticket ID` after a message was queued, `swarm NAME
+//! STATUS` at the end. Exit code 0: all swarms have ended; 1: standard error says why not.
+
+mod ladder;
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -24,14 +28,16 @@ use std::time::Duration;
 use dash::api::{BudgetRequest, CreateSwarm, Resolution};
 use dash::event::{Event, EventKind};
 use dash::ids::{AgentId, SwarmId};
-use dash::llm::{LlmRequest, Model, ModelPrice, ScriptedLlm, ScriptedReply};
+use dash::llm::{LlmRequest, Model, ModelPrice, ScriptedReply};
 use dash::model::budget::{ThresholdAction, Thresholds};
 use dash::model::{Message, NanoUsd, SideEffect, StepKey, Strategy};
 use dash::sink::EventSink;
-use dash::store::{EventFilter, SqliteStore};
+use dash::store::{EventFilter, SqliteStore, Store as _};
 use dash::tool::{Tool, ToolContext, ToolError, ToolOutput, tool_fn};
 use dash::{ErrorKind, Orchestrator, Result, Settings};
 use serde_json::json;
+
+use ladder::LADDER;
 
 /// The swarms' ids; fixed, so that a restart finds what it has created.
 const PARALLEL: SwarmId = SwarmId::from_u128(1);
@@ -69,18 +75,28 @@ async fn run(dir: &Path, cap: &str) -> Result<()> {
     let ledgers = Arc::new(Ledgers {
         dir: dir.to_owned(),
     });
+    let [first, second] = ladder::models()?;
+    let script = |request: &LlmRequest| ladder::answer(request).unwrap_or_else(|| answer(request));
+    let known = store.head_seq().await.map_err(dash::Error::from)?;
     let dash = Orchestrator::builder(Arc::clone(&store) as Arc<dyn dash::store::Store>)
         .settings(settings())
-        .add_provider(Arc::new(ScriptedLlm::new("script", answer)))
+        .add_provider(ladder::provider(dir.to_owned(), script))
         .add_model(model()?)
+        .add_model(first)
+        .add_model(second)
+        .with_hooks(Arc::new(ladder::Rewrite))
         .with_tools(SideEffect::ALL.map(|class| tool(&ledgers, class)).into())
         .add_sink(Arc::new(Tell))
         .start()
         .await?;
     create(&dash, parallel(cap.parse()?)).await?;
     create(&dash, map_reduce(cap.parse()?)).await?;
+    // It works longer, so a tight cap is to stop it later.
+    let cap: NanoUsd = cap.parse()?;
+    let third = swarm(LADDER, "ladder", NanoUsd(3 * cap.0));
+    create(&dash, ladder::swarm(third)).await?;
     let ended = async {
-        for id in [PARALLEL, MAP_REDUCE] {
+        for id in [PARALLEL, MAP_REDUCE, LADDER] {
             let swarm = dash.wait_swarm(id).await?.swarm;
             say(&format!("swarm {} {}", swarm.name, swarm.status));
         }
@@ -89,6 +105,7 @@ async fn run(dir: &Path, cap: &str) -> Result<()> {
     tokio::select! {
         ended = ended => ended?,
         failed = settle_doubts(&dash, &ledgers) => failed?,
+        failed = ladder::steer(&dash, known) => failed?,
     }
     dash.shutdown(Duration::from_secs(5)).await
 }
@@ -96,6 +113,9 @@ async fn run(dir: &Path, cap: &str) -> Result<()> {
 fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.store_retry_ms = 50;
+    settings.retry_base_ms = 5;
+    settings.retry_cap_ms = 20;
+    settings.default_model = "scripted".to_owned();
     settings
 }
 
@@ -163,14 +183,21 @@ fn answer(request: &LlmRequest) -> ScriptedReply {
 // ---- tools and their ledgers ----
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Nothing {}
+struct Call {
+    /// `raw` is refused: a hook was to rewrite it.
+    #[serde(default)]
+    said: Option<String>,
+}
 
 /// A tool of this class that notes each run of it.
 fn tool(ledgers: &Arc<Ledgers>, class: SideEffect) -> Arc<dyn Tool> {
     let ledgers = Arc::clone(ledgers);
-    let run = move |cx: ToolContext, Nothing {}| {
+    let run = move |cx: ToolContext, Call { said }| {
         let ledgers = Arc::clone(&ledgers);
         async move {
+            if said.as_deref() == Some("raw") {
+                return Err(ToolError::new("no hook has seen this call"));
+            }
             tokio::time::sleep(WORK).await;
             let key = cx.idempotency_key;
             let noted = key.clone();
