@@ -31,13 +31,26 @@ impl Session {
             None => None,
         };
         let intent = self.intent(prepared.as_deref());
-        let granted = self.advance(reported, Next::Model { turn, intent }).await;
-        let Some(Grant::Model {
+        match self.advance(reported, Next::Model { turn, intent }).await {
+            Some(grant @ Grant::Model { .. }) => {
+                Box::pin(self.granted_turn(grant, prepared, outcomes)).await
+            }
+            _ => Flow::End,
+        }
+    }
+
+    async fn granted_turn(
+        &mut self,
+        grant: Grant,
+        prepared: Option<Box<LlmRequest>>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Flow {
+        let Grant::Model {
             key,
             max_output_tokens,
             idempotency_key,
             delivered,
-        }) = granted
+        } = grant
         else {
             return Flow::End;
         };
@@ -45,7 +58,7 @@ impl Session {
             self.run.push(Arc::clone(message));
         }
         let request = self.granted_request(prepared, delivered, max_output_tokens, idempotency_key);
-        match Box::pin(self.call_model(key, request)).await {
+        match self.call_model(key, request).await {
             Ok(answer) => {
                 let mut answer = with_unique_call_ids(answer);
                 let used = self.settle(&mut answer);
