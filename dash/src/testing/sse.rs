@@ -13,10 +13,8 @@ use crate::llm::{LlmError, LlmEvent, Model};
 /// An event's name and data.
 pub type NamedData = (String, String);
 
-type Parsed = Result<eventsource_stream::Event, LlmError>;
-
-fn events(pieces: Vec<Bytes>, line_bytes_max: usize) -> impl Stream<Item = Parsed> + Send {
-    sse_events(stream::iter(pieces.into_iter().map(Ok)), line_bytes_max)
+fn body(pieces: Vec<Bytes>) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
+    stream::iter(pieces.into_iter().map(Ok))
 }
 
 /// A decoder for the answer of a provider `p`.
@@ -41,7 +39,7 @@ pub fn decode(
     let mut decoder = decoder(dialect, model);
     let mut out = Vec::new();
     let read = async {
-        let mut events = std::pin::pin!(events(pieces, line_bytes_max));
+        let mut events = std::pin::pin!(sse_events(body(pieces), line_bytes_max));
         while !decoder.is_ended() {
             match events.next().await {
                 Some(Ok(event)) => {
@@ -63,7 +61,7 @@ pub fn decode(
 pub fn read(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<Result<NamedData, LlmError>> {
     let mut out = Vec::new();
     let read = async {
-        let mut events = std::pin::pin!(events(pieces, line_bytes_max));
+        let mut events = std::pin::pin!(sse_events(body(pieces), line_bytes_max));
         while let Some(event) = events.next().await {
             let is_error = event.is_err();
             out.push(event.map(|event| (event.event, event.data)));
