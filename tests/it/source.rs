@@ -15,7 +15,7 @@ pub(crate) struct Source {
 impl Source {
     /// Whether it is only compiled for tests.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+        self.path.ends_with("tests.rs") || self.path.contains("tests/")
     }
 
     /// Its code: without comments, texts and what is compiled for tests only.

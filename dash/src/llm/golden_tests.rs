@@ -19,22 +19,22 @@ use super::{LlmEvent, Model};
 use crate::testing::provider_suite::check_grammar;
 
 /// A dialect's folder, how it reads, and the texts of which one is in every answer that is whole.
-struct Reader {
-    folder: &'static str,
-    dialect: fn() -> Arc<dyn Dialect>,
+pub(super) struct Reader {
+    pub(super) folder: &'static str,
+    pub(super) dialect: fn() -> Arc<dyn Dialect>,
     ends: &'static [&'static str],
 }
 
 /// One line per dialect.
 #[rustfmt::skip]
-const READERS: &[Reader] = &[
+pub(super) const READERS: &[Reader] = &[
     Reader { folder: "openai_chat", dialect: || Arc::new(ChatDialect::default()), ends: &["\"finish_reason\":\"", "[DONE]"] },
     Reader { folder: "openai_responses", dialect: || Arc::new(ResponsesDialect::default()), ends: &["response.completed", "response.incomplete", "response.done"] },
     Reader { folder: "anthropic", dialect: || Arc::new(AnthropicDialect::default()), ends: &["message_stop"] },
     Reader { folder: "gemini", dialect: || Arc::new(GeminiDialect::default()), ends: &["\"finishReason\""] },
 ];
 
-fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
+pub(super) fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
     let dialect = (reader.dialect)();
     let mut decoder = dialect.decoder(AnswerSetup {
         provider: "p".into(),
@@ -62,7 +62,7 @@ fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
     out
 }
 
-fn goldens() -> Vec<(&'static Reader, PathBuf, Bytes)> {
+pub(super) fn goldens() -> Vec<(&'static Reader, PathBuf, Bytes)> {
     let llm = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/llm");
     let mut found = Vec::new();
     for entry in fs::read_dir(llm).unwrap() {

@@ -43,6 +43,9 @@ pub mod gemini;
 #[cfg(feature = "http")]
 mod golden_tests;
 pub mod handoff;
+#[cfg(test)]
+#[cfg(feature = "http")]
+mod handoff_tests;
 pub mod layer;
 mod lenient;
 mod models;

@@ -8,6 +8,8 @@ pub mod faulty_store;
 mod ids;
 pub mod provider_suite;
 pub(crate) mod samples;
+#[cfg(feature = "http")]
+pub mod sse;
 pub mod store_suite;
 
 pub use clock::ManualClock;

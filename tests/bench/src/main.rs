@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 
+mod decode;
 mod engine;
 mod fanout;
 mod idle;
@@ -43,6 +44,8 @@ enum Scenario {
     Idle,
     /// From a start on a large store to the first agent at work.
     Restart,
+    /// Answers of model servers, from bytes to events, beside JSON alone; takes no disk.
+    Decode,
     /// Bytes in the file.
     Storage,
     /// The disk and `SQLite` alone.
@@ -68,7 +71,7 @@ pub(crate) struct Options {
     /// How often.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Agents; each scenario has its own default.
+    /// Agents, or deltas of an answer (decode); each scenario has its own default.
     #[arg(long)]
     n: Option<u32>,
     /// Turns or steps of each agent; each scenario has its own default.
@@ -154,6 +157,7 @@ async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
         Scenario::Fanout => fanout::run(options, dir).await,
         Scenario::Idle => idle::run(options, dir),
         Scenario::Restart => restart::run(options, dir).await,
+        Scenario::Decode => decode::run(options),
         Scenario::Storage => storage::run(options, dir).await,
         Scenario::Fsync => step::disk(options, dir).await,
         Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),

@@ -16,7 +16,7 @@ use reqwest::{Client, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
-use super::gate::{BOM, LINE_BYTES_MAX, LineGate, slices};
+use super::gate::{BOM, LINE_BYTES_MAX, LineGate, LineTooLong, slices};
 use super::headers::{retry_after_ms, with_should_retry};
 use crate::env::Clock;
 use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
@@ -554,30 +554,24 @@ pub(crate) fn sse_events(
     let state = Some((Box::pin(body), LineGate::new(line_bytes_max)));
     let lines = stream::unfold(state, |state| async move {
         let (mut body, mut gate) = state?;
-        match body.next().await {
+        let (lines, error) = match body.next().await {
             Some(Ok(bytes)) => match gate.push(&bytes) {
-                Ok(lines) => Some((Ok(lines), Some((body, gate)))),
-                Err(_too_long) => {
+                Ok(lines) => return Some(((lines, None), Some((body, gate)))),
+                Err(LineTooLong(before)) => {
                     let text = "the server sent a line that is too long";
-                    Some((
-                        Err(LlmError::billed_unknown(LlmErrorKind::Decode, text)),
-                        None,
-                    ))
+                    let error = LlmError::billed_unknown(LlmErrorKind::Decode, text);
+                    (before, Some(error))
                 }
             },
-            Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Ok(gate.eof()), None)),
-        }
+            Some(Err(error)) => (Bytes::new(), Some(error)),
+            None => (gate.eof(), None),
+        };
+        Some(((lines, error), None))
     });
     // The parser copies the rest of its buffer for every line, so it gets little at a time; of a
     // piece without a whole line it gets nothing.
-    let slices = lines.flat_map(|piece| {
-        let (lines, error) = match piece {
-            Ok(lines) => (lines, None),
-            Err(error) => (Bytes::new(), Some(Err(error))),
-        };
-        stream::iter(slices(lines).map(Ok).chain(error))
-    });
+    let slices =
+        lines.flat_map(|(lines, error)| stream::iter(slices(lines).map(Ok).chain(error.map(Err))));
     slices.eventsource().map(|event| {
         event.map_err(|err| match err {
             EventStreamError::Transport(error) => error,

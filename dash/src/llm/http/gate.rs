@@ -14,13 +14,13 @@ const SLICE_BYTES: usize = 256;
 
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A line or event is longer than the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LineTooLong;
+/// A line or event is longer than the limit. Holds the whole lines before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LineTooLong(pub(crate) Bytes);
 
 /// Holds bytes back until their line is whole.
 #[derive(Debug)]
-pub(super) struct LineGate {
+pub(crate) struct LineGate {
     held: Vec<u8>,
     event_bytes: usize,
     bytes_max: usize,
@@ -28,7 +28,7 @@ pub(super) struct LineGate {
 }
 
 impl LineGate {
-    pub(super) const fn new(bytes_max: usize) -> Self {
+    pub(crate) const fn new(bytes_max: usize) -> Self {
         Self {
             held: Vec::new(),
             event_bytes: 0,
@@ -38,26 +38,31 @@ impl LineGate {
     }
 
     /// Takes bytes; returns the lines they make whole, possibly none.
-    pub(super) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, LineTooLong> {
+    pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, LineTooLong> {
         let Some(last) = chunk.iter().rposition(|byte| *byte == b'\n') else {
-            self.hold(chunk)?;
-            return Ok(Bytes::new());
+            self.held.extend_from_slice(chunk);
+            return self.checked(Bytes::new());
         };
         let (lines, rest) = (chunk.slice(..=last), chunk.slice(last + 1..));
-        self.measure(&lines)?;
-        let whole = if self.held.is_empty() {
+        let (fits, is_too_long) = self.measure(&lines);
+        let lines = lines.slice(..fits);
+        let whole = if self.held.is_empty() || fits == 0 {
             lines
         } else {
             self.held.extend_from_slice(&lines);
             Bytes::from(std::mem::take(&mut self.held))
         };
-        self.hold(&rest)?;
-        Ok(self.without_bom(whole))
+        let whole = self.without_bom(whole);
+        if is_too_long {
+            return Err(LineTooLong(whole));
+        }
+        self.held.extend_from_slice(&rest);
+        self.checked(whole)
     }
 
     /// The body ended: the last line, made whole, and a blank one so that the last event counts.
     /// Half a character at its end is dropped, since the parser would refuse the whole line.
-    pub(super) fn eof(&mut self) -> Bytes {
+    pub(crate) fn eof(&mut self) -> Bytes {
         let mut last = std::mem::take(&mut self.held);
         if let Err(err) = std::str::from_utf8(&last)
             && err.error_len().is_none()
@@ -68,14 +73,11 @@ impl LineGate {
         self.without_bom(Bytes::from(last))
     }
 
-    fn hold(&mut self, rest: &[u8]) -> Result<(), LineTooLong> {
-        self.held.extend_from_slice(rest);
-        self.check(self.event_bytes + self.held.len())
-    }
-
-    /// Checks every line that ends in `lines`, and the event it adds to.
-    fn measure(&mut self, lines: &[u8]) -> Result<(), LineTooLong> {
+    /// Checks every line that ends in `lines`, and the event it adds to: the bytes of those that
+    /// fit, and whether one does not.
+    fn measure(&mut self, lines: &[u8]) -> (usize, bool) {
         let mut head = self.held.len();
+        let mut fits = 0;
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let is_blank = match head {
                 0 => matches!(line, b"\n" | b"\r\n"),
@@ -87,21 +89,27 @@ impl LineGate {
                 self.event_bytes + head + line.len()
             };
             head = 0;
-            self.check(self.event_bytes)?;
+            if self.event_bytes > self.bytes_max {
+                return (fits, true);
+            }
+            fits += line.len();
         }
-        Ok(())
+        (fits, false)
     }
 
-    const fn check(&self, bytes: usize) -> Result<(), LineTooLong> {
-        if bytes > self.bytes_max {
-            Err(LineTooLong)
+    /// Gives `lines` on if what is held fits. A carriage return may become a blank line, which
+    /// never counts.
+    fn checked(&self, lines: Bytes) -> Result<Bytes, LineTooLong> {
+        let fits = self.event_bytes + self.held.len() <= self.bytes_max;
+        if fits || self.held == b"\r" {
+            Ok(lines)
         } else {
-            Ok(())
+            Err(LineTooLong(lines))
         }
     }
 
     fn without_bom(&mut self, bytes: Bytes) -> Bytes {
-        if !std::mem::take(&mut self.is_first) {
+        if bytes.is_empty() || !std::mem::take(&mut self.is_first) {
             return bytes;
         }
         // A proxy may add a second one, at which the parser would panic all the same.
@@ -113,14 +121,20 @@ impl LineGate {
     }
 }
 
-/// Cuts whole lines into slices of at most [`SLICE_BYTES`], or of one longer line.
+/// Cuts whole lines into slices of at most [`SLICE_BYTES`], or of one longer line. A line that is
+/// not UTF-8 is a slice of its own: the parser refuses the whole slice it is in.
 pub(super) fn slices(mut lines: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         if lines.is_empty() {
             return None;
         }
         let head = lines.get(..SLICE_BYTES).unwrap_or(&lines);
-        let end = head
+        let readable = match std::str::from_utf8(head) {
+            Ok(_) => head.len(),
+            Err(err) => err.valid_up_to(),
+        };
+        let readable = head.get(..readable).unwrap_or_default();
+        let end = readable
             .iter()
             .rposition(|byte| *byte == b'\n')
             .or_else(|| lines.iter().position(|byte| *byte == b'\n'));
@@ -135,11 +149,15 @@ mod tests {
 
     use super::*;
 
-    fn pass(pieces: &[&[u8]], bytes_max: usize) -> Result<Vec<u8>, LineTooLong> {
+    /// What passes, or what passed before the line that was too long.
+    fn pass(pieces: &[&[u8]], bytes_max: usize) -> Result<Vec<u8>, Vec<u8>> {
         let mut gate = LineGate::new(bytes_max);
         let mut out = Vec::new();
         for piece in pieces {
-            let lines = gate.push(&Bytes::copy_from_slice(piece))?;
+            let lines = match gate.push(&Bytes::copy_from_slice(piece)) {
+                Ok(lines) => lines,
+                Err(LineTooLong(lines)) => return Err([&out[..], &lines].concat()),
+            };
             assert!(lines.is_empty() || lines.ends_with(b"\n"));
             out.extend_from_slice(&lines);
         }
@@ -205,10 +223,40 @@ mod tests {
         let long = [b"data: ".as_slice(), &[b'x'; 64], b"\n\n"].concat();
         let event = b"data: 0123456789\n".repeat(5);
         for body in [long, event] {
-            assert_eq!(pass(&[&body], 64), Err(LineTooLong));
+            let whole = pass(&[&body], 64).unwrap_err();
             let bytes: Vec<&[u8]> = body.chunks(1).collect();
-            assert_eq!(pass(&bytes, 64), Err(LineTooLong));
+            assert_eq!(pass(&bytes, 64).unwrap_err(), whole);
         }
         assert!(pass(&[&b"data: 0123456789\r\n\r\n".repeat(50)], 64).is_ok());
+    }
+
+    #[test]
+    fn lines_before_one_that_is_too_long_pass_however_it_is_cut() {
+        let body = [b"data: a\n\ndata: ".as_slice(), &[b'x'; 64], b"\n\n"].concat();
+        for cut in 0..=body.len() {
+            let (a, b) = body.split_at(cut);
+            assert_eq!(
+                pass(&[a, b], 32),
+                Err(b"data: a\n\n".to_vec()),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_blank_line_never_counts_however_it_is_cut() {
+        let body = b"data: 01\n\r\ndata: 01\n\r\n";
+        let bytes: Vec<&[u8]> = body.chunks(1).collect();
+        let whole = pass(&[body], 9).unwrap();
+        assert_eq!(pass(&bytes, 9).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_a_slice_of_its_own() {
+        let lines = Bytes::from_static(b"data: a\n\ndata: \xff\ndata: b\n\n");
+        let cut: Vec<Bytes> = slices(lines).collect();
+        assert_eq!(cut[0], "data: a\n\n");
+        assert_eq!(cut[1], &b"data: \xff\n"[..]);
+        assert_eq!(cut[2], "data: b\n\n");
     }
 }

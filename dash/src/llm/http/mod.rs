@@ -25,8 +25,10 @@ mod windows;
 use std::time::Duration;
 
 pub use driver::HttpDriver;
-#[cfg(test)]
+#[cfg(any(test, feature = "test-util"))]
 pub(crate) use driver::sse_events;
+#[cfg(feature = "test-util")]
+pub(crate) use gate::{LineGate, LineTooLong};
 pub use provider::{HttpProvider, HttpProviderBuilder};
 
 /// Time limits of the driver, on tokio's timer, and what it may reuse. There is no limit on a whole

@@ -1,0 +1,12 @@
+//! Any bytes as an answer in this dialect.
+
+#![no_main]
+
+mod decoder;
+
+use dash::llm::anthropic::AnthropicDialect;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(
+    std::sync::Arc::new(AnthropicDialect::default()),
+    input
+));
