@@ -56,7 +56,11 @@ async fn time_to_open() -> Duration {
 
 #[tokio::test]
 async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
-    let whole = time_to_open().await;
+    // The quickest of a few: on a busy machine one of them says little.
+    let mut whole = time_to_open().await;
+    for _ in 0..4 {
+        whole = whole.min(time_to_open().await);
+    }
     let mut early = 0;
     for n in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();

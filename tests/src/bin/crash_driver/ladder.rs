@@ -88,7 +88,12 @@ pub(crate) fn provider(
 ) -> Arc<dyn LlmProvider> {
     let calls = AtomicU32::new(0);
     let inner = ScriptedLlm::new("script", move |request| {
-        if let Err(err) = note(&dir, request) {
+        // On a full disk there is nothing to compare with later, but the work goes on.
+        let noted = note(&dir, request);
+        if let Err(err) = noted.or_else(|err| match err.kind() {
+            std::io::ErrorKind::StorageFull => Ok(()),
+            _ => Err(err),
+        }) {
             let what = format!("asked.log: {err}");
             return ScriptedReply::failure(LlmError::unbilled(LlmErrorKind::InvalidRequest, what));
         }
@@ -230,7 +235,12 @@ async fn send(dash: &Orchestrator, agent: AgentId, queue: Queue) -> Result<()> {
     match sent {
         Ok(ticket) => say(&format!("ticket {ticket}")),
         // It has ended meanwhile.
-        Err(err) if matches!(err.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
+        // It has ended, or the disk is full.
+        Err(err)
+            if matches!(
+                err.kind(),
+                ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Unavailable
+            ) => {}
         Err(err) => {
             complain(&err.chain());
             return Err(err);
