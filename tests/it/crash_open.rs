@@ -56,11 +56,7 @@ async fn time_to_open() -> Duration {
 
 #[tokio::test]
 async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
-    // The quickest of a few: on a busy machine one of them says little.
     let mut whole = time_to_open().await;
-    for _ in 0..4 {
-        whole = whole.min(time_to_open().await);
-    }
     let mut early = 0;
     for n in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
@@ -76,7 +72,13 @@ async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
                 Some(9),
                 "it was to be killed before its end"
             );
-            early += u64::from(lines.is_empty());
+            // The machine is not always equally busy: the moments follow what it needs now.
+            if lines.is_empty() {
+                early += 1;
+                whole = whole.mul_f64(1.02);
+            } else {
+                whole = whole.mul_f64(0.9);
+            }
         }
         let mut next = Process::driver(dir.path());
         let line = next.line().await;
