@@ -160,7 +160,8 @@ pub struct RequestOptions {
     /// Texts at which the model stops.
     pub stop: Vec<String>,
     /// Fields of the body in the server's own words. Merged last, so they win over what the dialect
-    /// writes, except for the limit of output tokens, which the budget has reserved.
+    /// writes, except for the model and the limit of output tokens, which the budget has reserved. A
+    /// field that changes the price, such as `service_tier`, needs a model declared at that price.
     pub extra: serde_json::Map<String, Value>,
 }
 
@@ -195,7 +196,7 @@ pub enum LlmErrorKind {
     Decode,
     /// The provider's filter withheld the answer.
     ContentFilter,
-    /// The caller cancelled.
+    /// The provider was told to stop. Dropping a stream, the usual way, says nothing.
     Cancelled,
 }
 

@@ -88,10 +88,10 @@ pub enum TurnDecision {
 /// default.
 #[async_trait]
 pub trait AgentHooks: fmt::Debug + Send + Sync + 'static {
-    /// Before a model is asked, also for a summary, before the call's worst case is reserved. The request may be
-    /// changed, except for its model, its key and the limit of output tokens, which may only be
-    /// lowered. What is changed is for this request only. A steering message that is delivered with
-    /// the call is added at the end, after this.
+    /// Before a model is asked, also for a summary, and before the call's worst case is reserved. The
+    /// request may be changed, except for its model, its key and the limit of output tokens, which
+    /// may only be lowered. What is changed is for this request only. A steering message that is
+    /// delivered with the call is added at the end, after this.
     async fn before_request(&self, cx: HookContext<'_>, request: &mut LlmRequest) {
         let _unused = (cx, request);
     }

@@ -33,7 +33,12 @@ fn the_table_that_comes_along_can_be_read_and_says_where_it_is_from() {
             "{}",
             model.id
         );
-        assert!(model.source.as_deref().is_some_and(|text| !text.is_empty()));
+        assert!(
+            model
+                .source
+                .as_deref()
+                .is_some_and(|text| text.starts_with("https://"))
+        );
         assert!(registry.provider(&model.provider).is_some(), "{}", model.id);
         assert!(!model.price.output.is_zero(), "{}", model.id);
         assert!(

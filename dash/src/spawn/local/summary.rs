@@ -132,8 +132,10 @@ impl Session {
                 sums_up: true,
                 ..self.hook_context(turn)
             };
+            let limit = request.max_output_tokens;
             hooks.before_request(context, &mut request).await;
             request.model = Arc::clone(&self.request.model);
+            request.max_output_tokens = request.max_output_tokens.clamp(1, limit);
         }
         let said = request.messages.iter().map(|m| tokens_max(m)).sum::<u64>();
         let floor = self.request.limits.output_tokens_floor.max(SUMMARY_FLOOR);
