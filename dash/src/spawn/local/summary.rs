@@ -23,7 +23,11 @@ impl Session {
     pub(super) fn summary_limits(&self) -> Limits {
         let window = self.request.model.context_window;
         let config = self.request.config.compaction;
-        Limits::new(config, window, self.output_max(), self.run.largest_call())
+        let seen = match window {
+            0 => self.run.largest_call(),
+            _ => 0,
+        };
+        Limits::new(config, window, self.output_max(), seen)
     }
 
     /// Whether the conversation leaves too little of the model's window.
