@@ -22,6 +22,12 @@ pub struct AnswerSetup {
     pub output_limit: u32,
 }
 
+/// The most blocks (texts, thoughts, calls) of one answer.
+pub const BLOCKS_MAX: usize = 4_096;
+
+/// The most bytes of one answer's texts, thoughts and calls: 64 MiB.
+pub const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
 /// A kind of block with text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextKind {
@@ -190,6 +196,9 @@ impl Answer {
             return handle;
         }
         self.start(None, None, out);
+        if self.is_too_much(out) {
+            return handle;
+        }
         let index = self.next_index();
         self.blocks.push(Open::Text { kind });
         self.emit(
@@ -212,6 +221,9 @@ impl Answer {
         };
         let (kind, index, delta) = (*kind, index_of(block), delta.to_owned());
         self.count(&delta);
+        if self.is_too_much(out) {
+            return;
+        }
         self.emit(
             match kind {
                 TextKind::Text => LlmEvent::TextDelta { index, delta },
@@ -294,6 +306,9 @@ impl Answer {
             return handle;
         }
         self.start(None, None, out);
+        if self.is_too_much(out) {
+            return handle;
+        }
         self.close_current(out);
         // Closing adds no block, so the handle still is the next one.
         let index = self.next_index();
@@ -312,6 +327,9 @@ impl Answer {
     /// A tool call's arguments grow. Unknown handles and empty deltas are ignored.
     pub fn call_delta(&mut self, call: BlockHandle, delta: &str, out: &mut Vec<LlmEvent>) {
         if self.ended || delta.is_empty() {
+            return;
+        }
+        if self.is_too_much(out) {
             return;
         }
         if let Some(Open::Call { json, .. }) = self.blocks.get_mut(call.0) {
@@ -393,6 +411,18 @@ impl Answer {
         }
     }
 
+    /// Ends an answer that no model gives: more blocks or bytes than are kept.
+    fn is_too_much(&mut self, out: &mut Vec<LlmEvent>) -> bool {
+        if self.blocks.len() < BLOCKS_MAX && self.produced_bytes <= ANSWER_BYTES_MAX {
+            return false;
+        }
+        let text = format!(
+            "the answer has more than {BLOCKS_MAX} parts or {ANSWER_BYTES_MAX} bytes, it was given up"
+        );
+        self.error(LlmError::billed_unknown(LlmErrorKind::Decode, text), out);
+        true
+    }
+
     // ---- accounts ----
 
     /// The server tells the tokens used so far. All zero is taken for not told.
@@ -401,7 +431,7 @@ impl Answer {
             return;
         }
         self.usage_is_final = true;
-        self.tell_usage(usage, out);
+        self.tell_usage(usage.clamped(), out);
     }
 
     /// The server tells tokens before it knows all of them. They are shown; but the bill of a
@@ -409,7 +439,7 @@ impl Answer {
     /// received, unless [`usage`](Self::usage) follows.
     pub fn usage_so_far(&mut self, usage: Usage, out: &mut Vec<LlmEvent>) {
         if !self.ended && usage.total() > 0 {
-            self.tell_usage(usage, out);
+            self.tell_usage(usage.clamped(), out);
         }
     }
 
@@ -491,7 +521,10 @@ impl Answer {
         let usage = self.usage.filter(|_| self.usage_is_final);
         match (usage, &error.billing) {
             (Some(usage), Billing::Unknown | Billing::None) => {
-                error.billing = Billing::Known(usage);
+                error.billing = match self.billed {
+                    Some(cost) => Billing::Reported { usage, cost },
+                    None => Billing::Known(usage),
+                };
             }
             (None, Billing::None) if self.started => error.billing = Billing::Unknown,
             _ => {}

@@ -21,6 +21,9 @@ pub fn parse_arguments(text: &str) -> (Value, Option<String>) {
     let parsed: Result<Value, _> = serde_json::from_str(text)
         .or_else(|first: serde_json::Error| serde_json::from_str(&repair(text)).or(Err(first)));
     let fault = match parsed {
+        Ok(value) if !is_within(&value, DEPTH_MAX) => {
+            format!("the arguments are nested more than {DEPTH_MAX} levels deep")
+        }
         Ok(Value::Object(fields)) => return (Value::Object(fields), None),
         Ok(other) => format!("the arguments are {}, not a JSON object", kind_of(&other)),
         Err(err) => format!("the arguments are not valid JSON ({err})"),
@@ -29,6 +32,20 @@ pub fn parse_arguments(text: &str) -> (Value, Option<String>) {
         none(),
         Some(format!("{fault}: {}", cut(text, QUOTED_CHARS_MAX))),
     )
+}
+
+/// Levels of arguments that are taken. What is stored around them has levels too, and no reader of
+/// JSON goes beyond 128.
+const DEPTH_MAX: usize = 64;
+
+/// Whether a value has no more levels than these.
+fn is_within(value: &Value, levels: usize) -> bool {
+    let below = |value: &Value| levels > 0 && is_within(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().all(below),
+        Value::Object(fields) => fields.values().all(below),
+        _ => true,
+    }
 }
 
 const fn kind_of(value: &Value) -> &'static str {
@@ -117,6 +134,18 @@ mod tests {
         ] {
             assert_eq!(parse_arguments(text), (arguments, None), "{text}");
         }
+    }
+
+    #[test]
+    fn arguments_are_no_deeper_than_what_can_be_stored() {
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            parse_arguments(&format!("{{\"a\":{open}1{close}}}"))
+        };
+        assert_eq!(nested(64).1, None);
+        let (arguments, error) = nested(65);
+        assert_eq!(arguments, json!({}));
+        assert!(error.unwrap().contains("more than 64 levels"));
     }
 
     #[test]

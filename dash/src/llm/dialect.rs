@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 
 use super::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, Model, ToolChoice};
 
-pub use super::answer::{Answer, AnswerSetup, BlockHandle, CallEnd, TextEnd, TextKind};
+pub use super::answer::{
+    ANSWER_BYTES_MAX, Answer, AnswerSetup, BLOCKS_MAX, BlockHandle, CallEnd, TextEnd, TextKind,
+};
 
 /// One server-sent event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +135,13 @@ pub fn check(request: &LlmRequest) -> Result<(), LlmError> {
     }
 }
 
+/// Fields that say which model answers, how often and how: what a budget has reserved and what the
+/// decoder can read depend on them.
+const FIXED: [&str; 6] = ["model", "models", "stream", "n", "route", "background"];
+
 /// Writes a body: its own fields in their order, then `extra`, which replaces or is merged into what
 /// is there, object by object. What `reserved` names stays as the dialect wrote it, at any depth, and
-/// so does the model: a budget has reserved them.
+/// so do, at the top, the model and how many answers come in which way.
 ///
 /// # Errors
 ///
@@ -151,11 +157,13 @@ pub fn write_body<T: Serialize>(
     }
     let mut whole = serde_json::to_value(body).map_err(unwritable)?;
     if let Value::Object(fields) = &mut whole {
-        let asked = fields.get("model").cloned();
-        merge(fields, extra, reserved);
-        if let Some(asked) = asked {
-            fields.insert("model".to_owned(), asked);
-        }
+        let free = extra
+            .iter()
+            .filter(|(key, _)| !FIXED.contains(&key.as_str()));
+        let free = free
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        merge(fields, &free, reserved);
     }
     serde_json::to_vec(&whole).map_err(unwritable)
 }
@@ -192,7 +200,8 @@ mod tests {
     #[test]
     fn extra_fields_win_except_over_what_was_reserved() {
         let body = json!({"model": "m", "config": {"max": 5, "top": 1}, "max": 7});
-        let extra = json!({"seed": 3, "max": 9, "config": {"max": 6, "top": 2}, "model": "dearer"});
+        let extra =
+            json!({"seed": 3, "max": 9, "config": {"max": 6, "top": 2}, "model": "dearer", "n": 4});
         let written = write_body(&body, extra.as_object().unwrap(), &["max"]).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),

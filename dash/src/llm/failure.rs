@@ -114,6 +114,7 @@ impl ServerFailure {
         }
         match self.status {
             Some(status) => kind_of_status(status),
+            None if has(&["permission_error"]) => LlmErrorKind::Auth,
             None if throttled => LlmErrorKind::RateLimited,
             None if has(&["overloaded", "unavailable"]) => LlmErrorKind::Overloaded,
             None if has(&["not_found", "does not exist"]) => LlmErrorKind::NotFound,
@@ -216,6 +217,7 @@ const MONEY: &[&str] = &[
     "enforced_spend_limit_reached",
     "billing_hard_limit_reached",
     "billing_not_active",
+    "billing_error",
     "insufficient balance",
     "insufficient credits",
     "perday",
@@ -272,7 +274,7 @@ static PAGE_HIDDEN: LazyLock<Option<Regex>> =
 static PAGE_TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?s)<[^>]*>").ok());
 
 static KEY_LIKE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{6,}";
+    let prefixed = r"\b(?:sk|pk|rk|gsk|xai|csk|hf|nvapi)[-_][A-Za-z0-9_*.-]{16,}";
     Regex::new(&format!(
         r"{prefixed}|\bAIza[A-Za-z0-9_*-]{{20,}}|\bBearer\s+[A-Za-z0-9._~+/*=-]{{8,}}"
     ))

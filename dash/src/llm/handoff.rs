@@ -17,7 +17,7 @@
 //!    nothing is left is left out.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -168,6 +168,7 @@ pub fn turns<'a>(request: &'a LlmRequest, api: &str, ids: CallIdRule) -> Vec<Tur
         api,
         ids,
         used: HashSet::new(),
+        made: HashMap::new(),
     };
     let mut rest = request.messages.as_slice();
     while let Some((first, after)) = rest.split_first() {
@@ -192,6 +193,8 @@ struct Telling<'a, 'b> {
     api: &'b str,
     ids: CallIdRule,
     used: HashSet<Cow<'a, str>>,
+    /// How many names were made of an id so far.
+    made: HashMap<&'a str, u32>,
 }
 
 impl<'a> Telling<'a, '_> {
@@ -304,7 +307,7 @@ impl<'a> Telling<'a, '_> {
     /// change is replaced by a hash, so that it is the same in every request.
     fn call_id(&mut self, id: &'a str) -> Cow<'a, str> {
         let mut told = Cow::Borrowed(id);
-        let mut n = 0_u32;
+        let mut n = self.made.get(id).copied().unwrap_or(0);
         while !self.ids.takes(&told) || self.used.contains(&told) {
             let mut hasher = blake3::Hasher::new();
             hasher.update(id.as_bytes());
@@ -313,6 +316,9 @@ impl<'a> Telling<'a, '_> {
             let digits = self.ids.len_max.saturating_sub("call_".len()).min(32);
             told = Cow::Owned(format!("call_{}", hash.get(..digits).unwrap_or_default()));
             n += 1;
+        }
+        if n > 0 {
+            self.made.insert(id, n);
         }
         self.used.insert(told.clone());
         told

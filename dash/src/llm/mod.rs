@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::env::BoxFuture;
-use crate::model::{AssistantMessage, Message, StopReason, ToolCall, Usage};
+use crate::model::{AssistantMessage, Message, NanoUsd, StopReason, ToolCall, Usage};
 
 mod answer;
 pub mod anthropic;
@@ -229,8 +229,15 @@ impl LlmErrorKind {
 pub enum Billing {
     /// It cannot have been billed: the server refused it or was never reached.
     None,
-    /// It was billed this much.
+    /// It was billed this much, at the model's prices.
     Known(Usage),
+    /// The server said what it billed.
+    Reported {
+        /// Tokens used.
+        usage: Usage,
+        /// What it billed.
+        cost: NanoUsd,
+    },
     /// It may have been billed up to the worst case.
     Unknown,
 }

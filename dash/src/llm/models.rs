@@ -19,6 +19,7 @@ pub(crate) fn read_models(body: &str, provider: &str) -> Result<Vec<Model>, LlmE
     let list = list.ok_or_else(|| unreadable("it is no list"))?;
     Ok(list
         .iter()
+        .filter(|entry| !is_unpriced(entry))
         .filter_map(|entry| read_model(entry, provider))
         .collect())
 }
@@ -57,6 +58,13 @@ fn read_model(entry: &Value, provider: &str) -> Option<Model> {
 }
 
 /// OpenRouter's prices: dollars per token, as text. A fee per request is not read.
+/// Whether a price is only known once a call is made, as that of a router which chooses the model: -1.
+/// A budget cannot hold what such a model may cost.
+fn is_unpriced(entry: &Value) -> bool {
+    let told = entry.pointer("/pricing/prompt").and_then(Value::as_str);
+    told.is_some_and(|price| price.trim().starts_with('-'))
+}
+
 fn read_price(pricing: &Value) -> Option<ModelPrice> {
     let price = |key: &str| cost::dollars_per_token(pricing.get(key)?.as_str()?);
     let (input, output) = (price("prompt")?, price("completion")?);
@@ -219,6 +227,6 @@ mod tests {
             ..ModelPrice::default()
         };
         assert_eq!(models[0].price, expected);
-        assert_eq!(models[1].price, ModelPrice::default());
+        assert_eq!(models.len(), 1, "what a model costs must be known before");
     }
 }

@@ -140,6 +140,8 @@ compat! {
     stream_options: bool = true;
     /// Whether `store: false` is sent.
     store: bool = false;
+    /// Whether models that think take a temperature. If not, it is left out.
+    temperature_with_thinking: bool = true;
     /// Whether models that think get the system prompt as role `developer`.
     developer_role: bool = false;
     /// Whether a choice of one tool by name is obeyed. If not, asking for it is refused here,

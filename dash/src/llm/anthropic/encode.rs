@@ -94,6 +94,13 @@ struct OutputFormat<'a> {
     schema: &'a Value,
 }
 
+/// Whether the model is of those that decide themselves how long to think. They refuse sampling
+/// parameters.
+fn is_adaptive(request: &LlmRequest) -> bool {
+    let support = request.model.thinking.as_ref();
+    support.is_some_and(|support| support.mode == ThinkingMode::Adaptive)
+}
+
 /// Writes the body of a request, a JSON object. The same request gives the same bytes.
 ///
 /// The conversation is told as [`handoff`](crate::llm::handoff) says. The ends of the tools, the
@@ -133,7 +140,10 @@ pub fn encode(request: &LlmRequest) -> Result<Vec<u8>, LlmError> {
         messages,
         thinking,
         output_config: Some(output_config).filter(|config| *config != OutputConfig::default()),
-        temperature: request.temperature.filter(|_| !is_thinking).map(written),
+        temperature: request
+            .temperature
+            .filter(|_| !is_thinking && !is_adaptive(request))
+            .map(written),
         stop_sequences: &request.options.stop,
     };
     write_body(&body, &request.options.extra, &["max_tokens"])

@@ -57,7 +57,12 @@ impl GeminiDecoder {
             self.blocked(&feedback);
         }
         if let Some(usage) = chunk.usage() {
-            self.answer.usage(usage.usage(), out);
+            // Every chunk counts anew; only the last ones are the bill.
+            if self.finish.is_some() {
+                self.answer.usage(usage.usage(), out);
+            } else {
+                self.answer.usage_so_far(usage.usage(), out);
+            }
         }
     }
 

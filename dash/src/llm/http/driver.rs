@@ -27,8 +27,12 @@ use crate::{Error, Result};
 /// How long the end of a body is waited for once the answer is whole.
 const BODY_END_WAIT: Duration = Duration::from_millis(10);
 
+/// Shorter values of headers are words that errors may use.
+const SECRET_LEN_MIN: usize = 6;
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Statuses by which a gateway says that it gave up on the server behind it, which may go on and bill.
+const GAVE_UP: [u16; 8] = [408, 502, 504, 520, 521, 522, 523, 524];
 /// Bytes of a list of models that are read.
 const MODELS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -37,7 +41,8 @@ const MODELS_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub struct HttpDriver {
     client: Client,
     base: Url,
-    key: Option<SecretString>,
+    /// The key, and the values of extra headers: none is shown.
+    secrets: Vec<SecretString>,
     headers: HeaderMap,
     options: HttpOptions,
     clock: Arc<dyn Clock>,
@@ -46,8 +51,9 @@ pub struct HttpDriver {
 impl fmt::Debug for HttpDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpDriver")
-            .field("base", &self.base.as_str())
-            .field("has_key", &self.key.is_some())
+            .field("base", &self.base.origin().ascii_serialization())
+            .field("path", &self.base.path())
+            .field("secrets", &self.secrets.len())
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
@@ -66,7 +72,7 @@ impl HttpDriver {
     pub fn new(
         base: Url,
         key: Option<(KeyHeader, SecretString)>,
-        extra: &[(String, String)],
+        extra: &[(String, SecretString)],
         options: HttpOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
@@ -74,7 +80,9 @@ impl HttpDriver {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in extra {
             let wrong = || Error::invalid("header", format!("`{name}` cannot be sent"));
-            let value = HeaderValue::from_str(value).or(Err(wrong()))?;
+            let value = HeaderValue::from_str(value.expose_secret());
+            let mut value = value.or(Err(wrong()))?;
+            value.set_sensitive(true);
             headers.insert(HeaderName::from_str(name).or(Err(wrong()))?, value);
         }
         if let Some((header, key)) = &key {
@@ -97,6 +105,8 @@ impl HttpDriver {
             headers.insert(name, value);
         }
         let key = key.map(|(_header, key)| key);
+        let secrets = key.iter().chain(extra.iter().map(|(_name, value)| value));
+        let secrets = secrets.cloned().collect();
         let mut builder = Client::builder()
             .user_agent(concat!("dash/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -118,7 +128,7 @@ impl HttpDriver {
         Ok(Self {
             client,
             base,
-            key,
+            secrets,
             headers,
             options,
             clock,
@@ -256,13 +266,17 @@ impl HttpDriver {
         }
     }
 
-    /// A refusal by status: unbilled.
+    /// A refusal by status: unbilled, unless something on the way gave up waiting.
     async fn refused(&self, response: Response) -> LlmError {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let failure = ServerFailure::read(Some(status), &self.error_body(response).await);
         let kind = with_should_retry(failure.kind(), &headers);
-        let mut error = LlmError::unbilled(kind, failure.shown());
+        let mut error = if GAVE_UP.contains(&status) {
+            LlmError::billed_unknown(kind, failure.shown())
+        } else {
+            LlmError::unbilled(kind, failure.shown())
+        };
         error.retry_after_ms =
             retry_after_ms(&headers, self.clock.now()).or_else(|| failure.retry_after_ms());
         self.clean(error)
@@ -285,12 +299,12 @@ impl HttpDriver {
         String::from_utf8_lossy(&body).into_owned()
     }
 
-    /// Removes the key from an error.
+    /// Removes keys and the values of extra headers from an error.
     fn clean(&self, mut error: LlmError) -> LlmError {
-        if let Some(key) = &self.key
-            && !key.expose_secret().is_empty()
-        {
-            error.message = error.message.replace(key.expose_secret(), "[redacted]");
+        let is_long = |secret: &&str| secret.len() >= SECRET_LEN_MIN;
+        let secrets = self.secrets.iter().map(|secret| secret.expose_secret());
+        for secret in secrets.filter(is_long) {
+            error.message = error.message.replace(secret, "[redacted]");
         }
         error
     }

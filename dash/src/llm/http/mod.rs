@@ -11,7 +11,8 @@
 //! # Billing
 //!
 //! `None`: refused by a status of 300 or above, or the connection was never made (refused, DNS,
-//! TLS). `Unknown`: everything after the request may have been read. `Known`: the server told the
+//! TLS). `Unknown`: everything after the request may have been read, and the statuses by which a
+//! gateway says that it gave up on the server behind it (408, 502, 504, 520 to 524). `Known`: the server told the
 //! usage before it failed.
 
 mod driver;

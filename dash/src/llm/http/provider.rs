@@ -32,7 +32,7 @@ pub struct HttpProviderBuilder {
     base_url: String,
     id: String,
     key: Option<SecretString>,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, SecretString)>,
     dialect: Arc<dyn Dialect>,
     chat: Option<Compat>,
     patch: Option<CompatPatch>,
@@ -161,8 +161,10 @@ impl HttpProviderBuilder {
         self
     }
 
-    /// A header sent with every request, e.g. an organisation or a beta switch.
+    /// A header sent with every request, e.g. an organisation, a beta switch or a gateway's token. Its
+    /// value is never shown.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let value: String = value.into();
         self.headers.push((name.into(), value.into()));
         self
     }

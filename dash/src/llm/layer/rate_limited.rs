@@ -212,7 +212,7 @@ impl Call {
                 }
                 match error.billing {
                     Billing::None => 0,
-                    Billing::Known(usage) => usage.total(),
+                    Billing::Known(usage) | Billing::Reported { usage, .. } => usage.total(),
                     Billing::Unknown => return,
                 }
             }

@@ -116,7 +116,7 @@ impl Turnstile {
 
     fn refill(&mut self, now: UnixMillis) {
         let elapsed = i128::try_from(now.since(self.at).as_millis()).unwrap_or(0);
-        self.at = now;
+        self.at = self.at.max(now);
         for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
             bucket.refill(elapsed);
         }

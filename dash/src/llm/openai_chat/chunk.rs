@@ -176,13 +176,12 @@ impl RawUsage<'_> {
         }
         let cost = self.cost.filter(|_| cost_is_dollars)?;
         let cost = cost::dollars(cost.get())?;
-        let details = self
-            .cost_details
-            .as_ref()
-            .filter(|_| self.is_byok == Some(true));
-        let upstream = details.and_then(|details| details.upstream_inference_cost);
-        let upstream = upstream.and_then(|upstream| cost::dollars(upstream.get()));
-        Some(cost + upstream.unwrap_or_default())
+        if self.is_byok != Some(true) {
+            return Some(cost);
+        }
+        // With a key of one's own the upstream bills the rest; without its figure nothing is known.
+        let upstream = self.cost_details.as_ref()?.upstream_inference_cost?;
+        Some(cost + cost::dollars(upstream.get())?)
     }
 
     /// The counts, none of which overlaps another.

@@ -77,13 +77,22 @@ impl ChatDecoder {
         }
         let extra = chunk.x_groq.as_ref().and_then(|extra| extra.usage.as_ref());
         if let Some(usage) = chunk.usage.as_ref().or(extra) {
-            self.usage(usage, out);
+            // A chunk of its own, without choices, is how the last word on usage comes.
+            let is_last = chunk.choices.as_ref().is_some_and(Vec::is_empty);
+            self.usage(usage, is_last, out);
         }
     }
 
-    fn usage(&mut self, usage: &RawUsage<'_>, out: &mut Vec<LlmEvent>) {
-        self.answer.usage(usage.usage(), out);
-        if let Some(cost) = usage.billed(self.compat.usage_cost) {
+    /// Some servers count in every chunk. The bill is what comes with or after the finish reason, in a
+    /// chunk of its own, or with its cost.
+    fn usage(&mut self, usage: &RawUsage<'_>, is_last: bool, out: &mut Vec<LlmEvent>) {
+        let cost = usage.billed(self.compat.usage_cost);
+        if is_last || cost.is_some() || self.finish.is_some() {
+            self.answer.usage(usage.usage(), out);
+        } else {
+            self.answer.usage_so_far(usage.usage(), out);
+        }
+        if let Some(cost) = cost {
             self.answer.billed(cost);
         }
     }
@@ -92,9 +101,13 @@ impl ChatDecoder {
         if let Some(delta) = &choice.delta {
             self.delta(delta, out);
         }
+        self.finish_reason(choice);
         if let Some(usage) = &choice.usage {
-            self.usage(usage, out);
+            self.usage(usage, false, out);
         }
+    }
+
+    fn finish_reason(&mut self, choice: &Choice<'_>) {
         let reason = choice.finish_reason.as_str();
         let native = choice.native_finish_reason.as_str();
         if reason.is_empty() {
@@ -146,6 +159,9 @@ impl ChatDecoder {
     }
 
     fn call(&mut self, delta: &CallDelta<'_>, out: &mut Vec<LlmEvent>) {
+        if self.answer.is_ended() {
+            return;
+        }
         self.call_piece(
             delta.index.get(),
             delta.id.as_str(),
@@ -286,6 +302,12 @@ impl ChatDecoder {
             && self.slots.iter().all(is_whole)
     }
 
+    /// Whether an answer without a finish reason may be whole: of a server that gives none, or text
+    /// alone. A call may have lost its end.
+    fn may_end_unsaid(&self) -> bool {
+        self.compat.finish_reason_optional || self.slots.is_empty()
+    }
+
     fn cut(&mut self, out: &mut Vec<LlmEvent>) {
         let text = "the answer ended in the middle";
         self.answer
@@ -307,8 +329,13 @@ impl Decoder for ChatDecoder {
         }
         let data = event.data.trim();
         if data == "[DONE]" {
-            let finish = self.finish.unwrap_or(Finish::Whole(StopReason::Stop));
-            return self.finish(finish, out);
+            return match self.finish {
+                Some(finish) => self.finish(finish, out),
+                None if self.may_end_unsaid() => {
+                    self.finish(Finish::Whole(StopReason::Stop), out);
+                }
+                None => self.cut(out),
+            };
         }
         if event.name == "error" {
             return self.server_error(data, out);
@@ -316,7 +343,7 @@ impl Decoder for ChatDecoder {
         match serde_json::from_str::<Chunk<'_>>(data) {
             Ok(chunk) if is_error(&chunk) => {
                 if let Some(usage) = &chunk.usage {
-                    self.usage(usage, out);
+                    self.usage(usage, true, out);
                 }
                 // Some routers put it into the choice.
                 let inner = chunk.choices.iter().flatten().find_map(|c| c.error);

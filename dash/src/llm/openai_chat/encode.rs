@@ -68,6 +68,7 @@ pub fn encode(request: &LlmRequest, compat: Compat) -> Result<Vec<u8>, LlmError>
     let mark = cache_mark(request, &compat);
     let messages = messages(request, &compat, mark);
     let parallel = options.parallel_tool_calls;
+    let is_sampled = compat.temperature_with_thinking || request.model.thinking.is_none();
     let body = Body {
         model: request.model.wire_id(),
         stream: true,
@@ -76,7 +77,7 @@ pub fn encode(request: &LlmRequest, compat: Compat) -> Result<Vec<u8>, LlmError>
         }),
         max_tokens,
         max_completion_tokens,
-        temperature: request.temperature.map(written),
+        temperature: request.temperature.filter(|_| is_sampled).map(written),
         stop: &options.stop,
         tools: tools(request, &compat, &messages, mark),
         tool_choice: tool_choice(request, &compat)?,

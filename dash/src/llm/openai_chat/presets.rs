@@ -155,6 +155,7 @@ const OPENAI: Preset = Preset {
     compat: Compat {
         output_limit: OutputLimitField::MaxCompletionTokens,
         store: true,
+        temperature_with_thinking: false,
         developer_role: true,
         prompt_cache_key: true,
         prompt_cache_retention: true,

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::llm::dialect::BLOCKS_MAX;
 use crate::llm::lenient::{Count, Lenient};
 use crate::model::Usage;
 
@@ -94,6 +95,7 @@ impl Response<'_> {
         let placed = (0_u64..).zip(&values);
         placed
             .filter_map(|(at, value)| Some((at, Item::read(value)?)))
+            .take(BLOCKS_MAX)
             .collect()
     }
 

@@ -257,6 +257,10 @@ impl Decision<'_> {
         match billing {
             Billing::None => Some(Amount::default()),
             Billing::Unknown => None,
+            Billing::Reported { usage, cost } => Some(bounded(Amount {
+                usd: cost,
+                tokens: usage.clamped().total(),
+            })),
             Billing::Known(usage) => {
                 let usage = usage.clamped();
                 // The agent may have been moved to another model meanwhile.
@@ -275,7 +279,9 @@ impl Decision<'_> {
 
     /// Adds what a failed call is known to have used to its agent's counts.
     fn count_failed(&mut self, id: AgentId, billing: Billing, used: Option<Amount>) {
-        if let (Billing::Known(usage), Some(used)) = (billing, used) {
+        if let (Billing::Known(usage) | Billing::Reported { usage, .. }, Some(used)) =
+            (billing, used)
+        {
             self.edit_agent(id, |a| {
                 a.usage += usage.clamped();
                 a.cost += used.usd;

@@ -429,11 +429,11 @@ fn a_model_is_told_to_think_in_the_way_it_takes() {
         ),
         (Mode::Budget, Some(Level::Low), (budget(2_048), None, false)),
         (Mode::Budget, Some(Level::Max), (budget(3_976), None, false)),
-        (Mode::Adaptive, None, (None, None, true)),
+        (Mode::Adaptive, None, (None, None, false)),
         (
             Mode::Adaptive,
             Some(Level::Off),
-            (kind("disabled"), None, true),
+            (kind("disabled"), None, false),
         ),
         (
             Mode::Adaptive,
@@ -486,7 +486,8 @@ fn a_call_that_must_be_made_is_made_without_thinking() {
         request.tools = Arc::new([tool("f", json!({"type": "object"}))]);
         assert!(thinking_of(&request).0.is_some());
         request.tool_choice = ToolChoice::Required;
-        assert_eq!(thinking_of(&request), (None, effort, true));
+        let is_sampled = mode == ThinkingMode::Budget;
+        assert_eq!(thinking_of(&request), (None, effort, is_sampled));
     }
 }
 

@@ -137,8 +137,9 @@ fn tool_calls_are_told_apart_however_they_are_numbered() {
     }
     // Without ids they are made up.
     let one = whole("", "", "f", "{}");
+    let stop = r#"{"choices":[{"finish_reason":"stop"}]}"#;
     assert_eq!(
-        calls(&done(&[&one, &one, "[DONE]"])),
+        calls(&done(&[&one, &one, stop, "[DONE]"])),
         [
             ("call_0", "f", "{}".to_owned()),
             ("call_1", "f", "{}".to_owned())

@@ -1,6 +1,7 @@
 //! What servers do to answers besides the streams in `goldens/`.
 
 use pretty_assertions::assert_eq;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -81,7 +82,11 @@ fn a_failure_keeps_what_was_billed_before_it() {
     let error = r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"code":429,"message":"slow down"}}]}"#;
     let (error, message) = broken(as_server(compat, &[usage, error]));
     assert_eq!(error.kind, LlmErrorKind::RateLimited);
-    assert_eq!(error.billing, Billing::Known(message.usage));
+    let billed = Billing::Reported {
+        usage: message.usage,
+        cost: NanoUsd(500_000_000),
+    };
+    assert_eq!(error.billing, billed);
     assert_eq!(message.cost, NanoUsd(500_000_000));
 }
 
@@ -141,4 +146,45 @@ fn words_of_other_dialects_are_understood_as_reasons() {
 fn an_account_without_credit_is_no_reason_to_wait() {
     let chunk = r#"{"error":{"code":402,"message":"more credits needed"},"choices":[]}"#;
     assert_eq!(failed(&[chunk]).0.kind, LlmErrorKind::Quota);
+}
+
+#[test]
+fn an_answer_that_no_model_gives_is_given_up_and_read_in_bounded_time() {
+    let call = |n: usize| json!({"index": n, "id": format!("c{n}"), "function": {"name": "f"}});
+    let calls: Vec<Value> = (0..60_000).map(call).collect();
+    let chunk = json!({"choices": [{"delta": {"tool_calls": calls}}]}).to_string();
+    let (error, message) = broken(as_server(Compat::COMMON, &[&chunk]));
+    assert_eq!(error.kind, LlmErrorKind::Decode);
+    assert!(error.message.contains("more than 4096 parts"), "{error}");
+    assert_eq!(message.tool_calls().count(), 4_096);
+}
+
+#[test]
+fn a_call_of_an_answer_that_says_no_reason_is_not_made() {
+    let call = r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":""}}]}}]}"#;
+    let (error, _) = broken(as_server(Compat::COMMON, &[call, "[DONE]"]));
+    assert_eq!(error.kind, LlmErrorKind::StreamCut);
+    let text = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
+    let message = whole(as_server(Compat::COMMON, &[text, "[DONE]"]));
+    assert_eq!(message.text(), "Hi");
+}
+
+#[test]
+fn counts_of_every_chunk_are_the_bill_only_at_the_end() {
+    let chunk = |tokens: u64, finish: &str| {
+        let usage = json!({"prompt_tokens": 9, "completion_tokens": tokens});
+        json!({"choices": [{"delta": {"content": "x"}, "finish_reason": finish}], "usage": usage})
+            .to_string()
+    };
+    let (error, message) = broken(as_server(Compat::COMMON, &[&chunk(1, "")]));
+    assert_eq!(
+        (error.kind, error.billing),
+        (LlmErrorKind::StreamCut, Billing::Unknown)
+    );
+    assert_eq!(message.usage.output, 1);
+    let message = whole(as_server(
+        Compat::COMMON,
+        &[&chunk(1, ""), &chunk(2, "stop")],
+    ));
+    assert_eq!(message.usage.output, 2);
 }
