@@ -35,6 +35,8 @@ struct Busy {
     spec: ToolSpec,
     class: SideEffect,
     under_way: AtomicUsize,
+    /// Whether calls come to their end.
+    ends: watch::Sender<bool>,
 }
 
 struct Call<'a>(&'a AtomicUsize);
@@ -55,6 +57,7 @@ impl Busy {
             },
             class,
             under_way: AtomicUsize::new(0),
+            ends: watch::Sender::new(true),
         })
     }
 }
@@ -75,6 +78,8 @@ impl Tool for Busy {
         for _ in 0..5 {
             tokio::task::yield_now().await;
         }
+        let mut ends = self.ends.subscribe();
+        ends.wait_for(|ends| *ends).await.unwrap();
         Ok(ToolOutput::text("done"))
     }
 }
@@ -322,6 +327,11 @@ async fn an_agent_that_is_killed_after_any_event_of_its_life_leaves_nothing_behi
         }
         // Shown if one of the assertions that follow fails.
         println!("killed after event {at}");
+        // Calls that are under way do not end by themselves any more.
+        life.setup.desk.hold_after(0);
+        for tool in &life.tools {
+            tool.ends.send_replace(false);
+        }
         kill(&life.engine, Some(life.store.as_ref())).await;
         let swarm = life.engine.finish(SWARM).await;
         quiet(&life).await;
