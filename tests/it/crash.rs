@@ -47,7 +47,8 @@ struct Tally {
     /// Summaries that were made again after a kill.
     summaries_again: usize,
     escalations: usize,
-    delivered: usize,
+    /// Messages delivered all at once, and one at a time.
+    delivered: [usize; 2],
 }
 
 /// Lines after which a driver is killed: from the first moment of its life to far into the work.
@@ -120,7 +121,13 @@ async fn round(dir: &Path, cap: &str, statuses: &[&str], wanted: u64, tally: &mu
     tally.reruns += records.steps.iter().map(|s| s.tries - 1).sum::<u32>();
     tally.summaries += named("agent.compacted");
     tally.escalations += named("agent.escalated");
-    tally.delivered += named("message.delivered");
+    for (count, ladder) in tally.delivered.iter_mut().zip(["ladder", "ladder-slow"]) {
+        let swarm = records.swarms.iter().find(|s| s.name == ladder);
+        let of_it = |e: &&dash::event::Event| {
+            e.kind.name() == "message.delivered" && e.swarm_id == swarm.map(|s| s.id)
+        };
+        *count += records.events.iter().filter(of_it).count();
+    }
     let is_summary = |s: &&dash::model::Step| s.key.kind() == dash::model::StepKind::Summary;
     let again = records.steps.iter().filter(is_summary);
     tally.summaries_again += again.filter(|s| s.tries > 1).count();
@@ -147,7 +154,8 @@ async fn killed_at_any_moment_nothing_is_lost_or_done_twice() {
         tally.asked,
         tally.summaries,
         tally.escalations,
-        tally.delivered,
+        tally.delivered[0],
+        tally.delivered[1],
     ];
     assert!(changed.iter().all(|n| *n > 0), "{changed:?}");
 }

@@ -20,11 +20,11 @@ use dash_tests::{
 use pretty_assertions::assert_eq;
 use serde_json::json;
 
-const SWARM: SwarmId = SwarmId::from_u128(7);
+pub(crate) const SWARM: SwarmId = SwarmId::from_u128(7);
 
 /// A tool of every class.
 #[derive(Clone)]
-struct Doors(Vec<Arc<Door>>);
+pub(crate) struct Doors(pub(crate) Vec<Arc<Door>>);
 
 impl Doors {
     fn new() -> Self {
@@ -171,13 +171,17 @@ async fn first_life(nth: u64, fault: Fault, setup: &Setup, request: &CreateSwarm
 }
 
 /// Its second life, on what the first has stored. Returns the calls that shall run again.
-async fn second_life(setup: &Setup, request: &CreateSwarm, first: usize) -> HashSet<String> {
-    let engine = setup.start().await;
+async fn second_life(
+    engine: &Engine,
+    setup: &Setup,
+    request: &CreateSwarm,
+    first: usize,
+) -> HashSet<String> {
     if setup.store.find_swarm(SWARM).await.unwrap().is_none() {
         engine.create_swarm(request.clone()).await.unwrap();
     }
     let mut again = HashSet::new();
-    for (i, step) in open_doubts(&engine).await.into_iter().enumerate() {
+    for (i, step) in open_doubts(engine).await.into_iter().enumerate() {
         let found = (step.side_effect, step.name.as_str());
         assert_eq!(found, (SideEffect::Once, "once"));
         let resolution = match (first + i) % 3 {
@@ -197,7 +201,7 @@ async fn second_life(setup: &Setup, request: &CreateSwarm, first: usize) -> Hash
     }
     let swarm = engine.finish(SWARM).await;
     assert_eq!(swarm.status, SwarmStatus::Completed, "{:?}", swarm.error);
-    audit(&engine).await;
+    audit(engine).await;
     again
 }
 
@@ -234,8 +238,18 @@ async fn dies_everywhere(script: fn(&LlmRequest) -> ScriptedReply, request: Crea
 
 async fn dies_everywhere_with(
     script: fn(&LlmRequest) -> ScriptedReply,
+    request: CreateSwarm,
+    prepare: fn(&mut Setup),
+) {
+    dies_everywhere_and(script, request, prepare, async |_, _| {}).await;
+}
+
+/// The same, with a look at what there is in the end.
+pub(crate) async fn dies_everywhere_and(
+    script: fn(&LlmRequest) -> ScriptedReply,
     mut request: CreateSwarm,
     prepare: fn(&mut Setup),
+    look: impl AsyncFn(&Engine, &Doors),
 ) {
     request.id = Some(SWARM);
     request.config.max_retries = 2;
@@ -253,8 +267,11 @@ async fn dies_everywhere_with(
             // Shown if one of the assertions that follow fails.
             println!("{fault:?} at commit {commits}");
             let before = Before::of(&setup, &doors).await;
-            let again = second_life(&setup, &request, usize::try_from(commits).unwrap()).await;
+            let engine = setup.start().await;
+            let nth = usize::try_from(commits).unwrap();
+            let again = second_life(&engine, &setup, &request, nth).await;
             compare(&before, &setup, &doors, &again).await;
+            look(&engine, &doors).await;
         }
         assert!(commits > 5, "only {commits} commits");
     }

@@ -115,6 +115,12 @@ impl Desk {
             .unwrap();
     }
 
+    /// How many calls are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.book.under_way.load(Ordering::SeqCst)
+    }
+
     /// The most calls that were under way at the same time.
     #[must_use]
     pub fn most_at_once(&self) -> usize {

@@ -81,6 +81,8 @@ pub enum TurnDecision {
     /// The agent ends well, with this text, unless messages wait for it.
     End(String),
     /// The agent is told this and goes on, even if it had ended.
+    /// A hook that is asked again after a crash finds it in [`TurnView::after`] if it was told, and
+    /// must not say it again.
     Say(String),
 }
 

@@ -1,4 +1,5 @@
-//! The third swarm: six agents that use everything that changes a conversation on its way.
+//! Two swarms of three agents that use everything that changes a conversation on its way. They
+//! differ in how many messages they are told at once.
 //!
 //! Their window is small, so that it is summed up; those with an even part fail with their first
 //! model and go on with the second; each calls a helper as a tool, ends with an answer that does
@@ -6,6 +7,7 @@
 //! them they fail.
 
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -30,11 +32,18 @@ use serde_json::json;
 
 use super::{WORK, complain, model, say};
 
-/// The swarm's id; fixed, so that a restart finds what it has created.
-pub(crate) const LADDER: SwarmId = SwarmId::from_u128(3);
+/// The swarms: id (fixed, so that a restart finds what it has created), name, parts, and how many
+/// messages their agents are told at once.
+pub(crate) const LADDERS: [(SwarmId, &str, RangeInclusive<u32>, QueueMode); 2] = [
+    (SwarmId::from_u128(3), "ladder", 1..=3, QueueMode::All),
+    (
+        SwarmId::from_u128(4),
+        "ladder-slow",
+        4..=6,
+        QueueMode::OneAtATime,
+    ),
+];
 
-/// Its agents, one for each part.
-const PARTS: u32 = 6;
 /// Tokens of its models' window.
 const WINDOW: u32 = 1_280;
 /// The turn from which its agents want to end.
@@ -42,15 +51,20 @@ const LAST_TURN: u32 = 16;
 /// One call of so many is refused, and made again by the layer above.
 const REFUSED_OF: u32 = 9;
 
-pub(crate) fn swarm(mut request: CreateSwarm) -> CreateSwarm {
-    request.initial_agents = PARTS;
-    request.parts = (1..=PARTS).map(|n| format!("number {n}")).collect();
+/// A swarm with an agent for each part.
+pub(crate) fn swarm(
+    mut request: CreateSwarm,
+    parts: RangeInclusive<u32>,
+    mode: QueueMode,
+) -> CreateSwarm {
+    request.parts = parts.map(|n| format!("number {n}")).collect();
+    request.initial_agents = 3;
     let config = &mut request.config;
     config.model = "first".to_owned();
     config.escalation = vec!["second".to_owned()];
     config.max_retries = 1;
-    config.steer_mode = QueueMode::All;
-    config.follow_up_mode = QueueMode::All;
+    config.steer_mode = mode;
+    config.follow_up_mode = mode;
     config.answer_schema = Some(json!({
         "type": "object",
         "properties": {"total": {"type": "integer"}},
@@ -131,7 +145,7 @@ fn down(what: &str) -> ScriptedReply {
     ScriptedReply::failure(LlmError::unbilled(LlmErrorKind::Server, what))
 }
 
-/// The answer to a request of this swarm; `None` to one of another.
+/// The answer to a request of these swarms; `None` to one of another.
 pub(crate) fn answer(request: &LlmRequest) -> Option<ScriptedReply> {
     if request.model.id == "scripted" {
         return None;
@@ -179,7 +193,7 @@ fn is_corrected(request: &LlmRequest) -> bool {
 
 // ---- what happens to their calls ----
 
-/// Rewrites what the swarm's agents say to tools.
+/// Rewrites what the swarms' agents say to tools.
 #[derive(Debug)]
 pub(crate) struct Rewrite;
 
@@ -196,7 +210,7 @@ impl AgentHooks for Rewrite {
 
 // ---- what they are told meanwhile ----
 
-/// Steers the swarm's agents for as long as it is polled, and says each ticket it gets.
+/// Steers the swarms' agents for as long as it is polled, and says each ticket it gets.
 pub(crate) async fn steer(dash: &Orchestrator, after: u64) -> Result<()> {
     let filter = EventFilter {
         types: vec!["agent.turn".to_owned()],
@@ -207,7 +221,7 @@ pub(crate) async fn steer(dash: &Orchestrator, after: u64) -> Result<()> {
         let EventKind::AgentTurn(turn) = &event.kind else {
             continue;
         };
-        if event.swarm_id != Some(LADDER) {
+        if !LADDERS.iter().any(|(id, ..)| event.swarm_id == Some(*id)) {
             continue;
         }
         match turn.step.turn() {
@@ -234,7 +248,6 @@ async fn send(dash: &Orchestrator, agent: AgentId, queue: Queue) -> Result<()> {
     };
     match sent {
         Ok(ticket) => say(&format!("ticket {ticket}")),
-        // It has ended meanwhile.
         // It has ended, or the disk is full.
         Err(err)
             if matches!(

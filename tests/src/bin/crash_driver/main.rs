@@ -1,4 +1,4 @@
-//! A program that is made to be killed: 32 agents in three swarms on one database file.
+//! A program that is made to be killed: 32 agents in four swarms on one database file.
 //!
 //! ```text
 //! crash_driver DIR [CAP]     CAP: dollars each swarm may spend
@@ -37,7 +37,7 @@ use dash::tool::{Tool, ToolContext, ToolError, ToolOutput, tool_fn};
 use dash::{ErrorKind, Orchestrator, Result, Settings};
 use serde_json::json;
 
-use ladder::LADDER;
+use ladder::LADDERS;
 
 /// The swarms' ids; fixed, so that a restart finds what it has created.
 const PARALLEL: SwarmId = SwarmId::from_u128(1);
@@ -91,12 +91,15 @@ async fn run(dir: &Path, cap: &str) -> Result<()> {
         .await?;
     create(&dash, parallel(cap.parse()?)).await?;
     create(&dash, map_reduce(cap.parse()?)).await?;
-    // It works longer, so a tight cap is to stop it later.
+    // They work longer, so a tight cap is to stop them later.
     let cap: NanoUsd = cap.parse()?;
-    let third = swarm(LADDER, "ladder", NanoUsd(3 * cap.0));
-    create(&dash, ladder::swarm(third)).await?;
+    for (id, name, parts, mode) in LADDERS {
+        let request = swarm(id, name, NanoUsd(3 * cap.0 / 2));
+        create(&dash, ladder::swarm(request, parts, mode)).await?;
+    }
     let ended = async {
-        for id in [PARALLEL, MAP_REDUCE, LADDER] {
+        let [all_at_once, slow] = LADDERS.map(|(id, ..)| id);
+        for id in [PARALLEL, MAP_REDUCE, all_at_once, slow] {
             let swarm = dash.wait_swarm(id).await?.swarm;
             say(&format!("swarm {} {}", swarm.name, swarm.status));
         }
