@@ -12,13 +12,13 @@ use dash::testing::sse::{decode, pieces};
 const LINE_BYTES_MAX: usize = 4_096;
 
 /// The last byte says how the others are cut.
-pub fn check(dialect: Arc<dyn Dialect>, input: &[u8]) {
+pub(super) fn check(dialect: &dyn Dialect, input: &[u8]) {
     let (seed, body) = input
         .split_last()
         .map_or((0, input), |(last, body)| (*last, body));
     let body = Bytes::copy_from_slice(body);
     let model = Arc::new(Model::free("m", "p"));
-    let read = |pieces| decode(&*dialect, Arc::clone(&model), pieces, LINE_BYTES_MAX);
+    let read = |pieces| decode(dialect, Arc::clone(&model), pieces, LINE_BYTES_MAX);
     let whole = read(vec![body.clone()]);
     if let Err(wrong) = check_grammar(&whole) {
         panic!("{wrong}\nevents: {whole:#?}");

@@ -6,7 +6,4 @@ mod decoder;
 
 use dash::llm::anthropic::AnthropicDialect;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(
-    std::sync::Arc::new(AnthropicDialect::default()),
-    input
-));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(&AnthropicDialect::default(), input));

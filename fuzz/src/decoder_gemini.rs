@@ -6,7 +6,4 @@ mod decoder;
 
 use dash::llm::gemini::GeminiDialect;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(
-    std::sync::Arc::new(GeminiDialect::default()),
-    input
-));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(&GeminiDialect::default(), input));

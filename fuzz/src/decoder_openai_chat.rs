@@ -6,7 +6,4 @@ mod decoder;
 
 use dash::llm::openai_chat::ChatDialect;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(
-    std::sync::Arc::new(ChatDialect::default()),
-    input
-));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(&ChatDialect::default(), input));

@@ -6,7 +6,4 @@ mod decoder;
 
 use dash::llm::openai_responses::ResponsesDialect;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(
-    std::sync::Arc::new(ResponsesDialect::default()),
-    input
-));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decoder::check(&ResponsesDialect::default(), input));

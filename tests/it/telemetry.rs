@@ -5,10 +5,16 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dash::llm::{LlmError, LlmErrorKind, LlmRequest, ScriptedReply};
-use dash::model::SideEffect;
+use dash::Orchestrator;
+use dash::llm::{
+    LlmError, LlmErrorKind, LlmEvent, LlmProvider, LlmRequest, LlmStream, Model, ScriptedLlm,
+    ScriptedReply,
+};
+use dash::model::{SideEffect, Usage};
+use dash::store::MemoryStore;
 use dash::telemetry as t;
 use dash_tests::{Door, Setup, create, turn};
+use futures_util::StreamExt as _;
 use pretty_assertions::assert_eq;
 use serde_json::json;
 use tracing::field::{Field, Visit};
@@ -134,6 +140,7 @@ async fn model_and_tool_calls_are_spans_below_their_agent() {
         (t::AGENT_ID, &agent.id.to_string()),
         (t::AGENT_NAME, "work/1"),
         (t::CONVERSATION_ID, &swarm.id.to_string()),
+        (t::RESPONSE_MODEL, "m"),
         (t::RESPONSE_FINISH_REASONS, r#"["tool_call"]"#),
         ("dash.step", "t1/m"),
     ] {
@@ -150,7 +157,10 @@ async fn model_and_tool_calls_are_spans_below_their_agent() {
     let tools = collector.named("execute_tool");
     assert_eq!(tools.len(), 1);
     assert_eq!(tools[0].fields["otel.name"], "execute_tool act");
+    assert_eq!(tools[0].fields[t::OPERATION_NAME], t::EXECUTE_TOOL);
     assert_eq!(tools[0].fields[t::TOOL_NAME], "act");
+    assert_eq!(tools[0].fields[t::TOOL_TYPE], "function");
+    assert_eq!(tools[0].fields[t::TOOL_CALL_ID], "call_0_0");
     assert!(!tools[0].fields.contains_key(t::ERROR_TYPE));
     for seen in chats.iter().chain(&tools) {
         assert!(seen.closed, "{seen:?}");
@@ -162,6 +172,72 @@ async fn model_and_tool_calls_are_spans_below_their_agent() {
     // What was said is nobody's business unless the host asks for it.
     let all = format!("{:?}", collector.spans.lock().unwrap());
     assert!(!all.contains("private") && !all.contains("s3") && !all.contains("the end"));
+}
+
+/// A provider whose server names the model that answers and the answer.
+#[derive(Debug)]
+struct Named(ScriptedLlm);
+
+impl LlmProvider for Named {
+    fn id(&self) -> &str {
+        self.0.id()
+    }
+
+    fn stream(&self, request: LlmRequest) -> LlmStream {
+        let is_second = turn(&request) > 0;
+        LlmStream::new(self.0.stream(request).map(move |mut event| {
+            if let LlmEvent::Done { message, .. } = &mut event {
+                message.response_model = Some("m-2026-11".into());
+                message.response_id = is_second.then(|| "answer-2".into());
+            }
+            event
+        }))
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_told_by_its_own_model_its_id_and_what_the_cache_did() {
+    let collector = Collector::default();
+    let _guard = tracing::subscriber::set_default(collector.clone());
+    let cached = |request: &LlmRequest| {
+        script(request).usage(Usage {
+            input: 5,
+            output: 3,
+            cache_read: 70,
+            cache_write: 11,
+            ..Usage::default()
+        })
+    };
+    let door = Door::new("act", SideEffect::Pure);
+    let engine = Orchestrator::builder(Arc::new(MemoryStore::new()))
+        .add_provider(Arc::new(Named(ScriptedLlm::new("desk", cached))))
+        .add_model(Model::free("m", "desk"))
+        .with_tools(vec![door])
+        .start()
+        .await
+        .unwrap();
+    let swarm = engine.create_swarm(create("go", 1)).await.unwrap();
+    let ended = engine.wait_swarm(swarm.id).await.unwrap();
+    assert_eq!(ended.result().unwrap(), "the end");
+
+    let chats = collector.named("chat");
+    assert_eq!(chats.len(), 2);
+    for chat in &chats {
+        for (name, value) in [
+            (t::REQUEST_MODEL, "m"),
+            (t::RESPONSE_MODEL, "m-2026-11"),
+            (t::USAGE_INPUT_TOKENS, "86"),
+            (t::USAGE_OUTPUT_TOKENS, "3"),
+            (t::USAGE_CACHE_READ_INPUT_TOKENS, "70"),
+            (t::USAGE_CACHE_CREATION_INPUT_TOKENS, "11"),
+        ] {
+            let found = chat.fields.get(name).map(String::as_str);
+            assert_eq!(found, Some(value), "{name}");
+        }
+    }
+    // An id that the server does not tell is left out.
+    let ids: Vec<_> = chats.iter().map(|c| c.fields.get(t::RESPONSE_ID)).collect();
+    assert_eq!(ids, [None, Some(&"answer-2".to_owned())]);
 }
 
 #[tokio::test]

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Request, Response, Url, redirect};
+use reqwest::{Client, ClientBuilder, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
 use super::gate::{BOM, LINE_BYTES_MAX, LineGate, LineTooLong, slices};
 use super::headers::{retry_after_ms, with_should_retry};
+use super::hosts::{is_loopback, is_near};
 use crate::env::Clock;
 use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
 use crate::llm::failure::{ServerFailure, shown};
@@ -63,7 +64,7 @@ impl HttpDriver {
     /// A driver for the server at `base`; `key` goes out as said, `extra` headers with every
     /// request.
     ///
-    /// For loopback, connections are reused only if the options say so.
+    /// For loopback and the own network, connections are reused only if the options say so.
     ///
     /// # Errors
     ///
@@ -107,21 +108,7 @@ impl HttpDriver {
         let key = key.map(|(_header, key)| key);
         let secrets = key.iter().chain(extra.iter().map(|(_name, value)| value));
         let secrets = secrets.cloned().collect();
-        let mut builder = Client::builder()
-            .user_agent(concat!("dash/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true);
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-            if !options.reuse_loopback {
-                builder = builder.pool_max_idle_per_host(0);
-            }
-        }
-        if base.scheme() == "http" {
-            // Without TLS there is no need to load the machine's certificates.
-            builder = builder.tls_certs_only([]);
-        }
+        let builder = client(&base, &options);
         let client = builder.build().map_err(|err| {
             Error::internal("failed to set up the HTTP client").with_source(err.without_url())
         })?;
@@ -240,9 +227,17 @@ impl HttpDriver {
             .headers()
             .get(CONTENT_TYPE)
             .map_or(&b""[..], |value| value.as_bytes());
+        if is_json_lines(kind) {
+            // Only the first line: the answer may take its time, and nobody reads it.
+            let body = self
+                .error_body(response, |body| body.contains(&b'\n'))
+                .await;
+            let line = body.lines().next().unwrap_or_default();
+            return Err(self.clean(json_lines(line)));
+        }
         let wrong = [&b"application/json"[..], b"text/html"];
         if wrong.iter().any(|wrong| kind.starts_with(wrong)) {
-            let body = self.error_body(response).await;
+            let body = self.error_body(response, |_body| false).await;
             return Err(self.clean(not_a_stream(&body)));
         }
         Ok(response)
@@ -270,24 +265,30 @@ impl HttpDriver {
     async fn refused(&self, response: Response) -> LlmError {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let failure = ServerFailure::read(Some(status), &self.error_body(response).await);
-        let kind = with_should_retry(failure.kind(), &headers);
+        let body = self.error_body(response, |_body| false).await;
+        let failure = ServerFailure::read(Some(status), &body);
+        let own = failure.kind();
+        let kind = with_should_retry(own, &headers);
         let mut error = if GAVE_UP.contains(&status) {
             LlmError::billed_unknown(kind, failure.shown())
         } else {
             LlmError::unbilled(kind, failure.shown())
         };
+        if own.is_retryable() && !kind.is_retryable() {
+            error.message.push_str("; the server says not to retry");
+        }
         error.retry_after_ms =
             retry_after_ms(&headers, self.clock.now()).or_else(|| failure.retry_after_ms());
         self.clean(error)
     }
 
-    /// The start of an error body; what came in time.
-    async fn error_body(&self, response: Response) -> String {
+    /// The start of an error body, until there is enough; what came in time.
+    async fn error_body(&self, response: Response, is_enough: fn(&[u8]) -> bool) -> String {
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
         let read = async {
             while body.len() < ERROR_BYTES_MAX
+                && !is_enough(&body)
                 && let Some(Ok(chunk)) = chunks.next().await
             {
                 body.extend_from_slice(&chunk);
@@ -310,6 +311,64 @@ impl HttpDriver {
     }
 }
 
+/// A client for the server at `base`.
+pub(super) fn client(base: &Url, options: &HttpOptions) -> ClientBuilder {
+    let mut builder = Client::builder()
+        .user_agent(concat!("dash/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true);
+    if is_loopback(base) {
+        builder = builder.no_proxy();
+    }
+    if is_near(base) && !options.reuse_loopback {
+        builder = builder.pool_max_idle_per_host(0);
+    }
+    if base.scheme() == "http" {
+        // Without TLS there is no need to load the machine's certificates.
+        builder = builder.tls_certs_only([]);
+    }
+    builder
+}
+
+fn is_json_lines(content_type: &[u8]) -> bool {
+    [&b"application/x-ndjson"[..], b"application/ndjson"]
+        .iter()
+        .any(|lines| content_type.starts_with(lines))
+}
+
+/// A good status, but the body is lines of JSON, of which this is the first: what Ollama's own
+/// interface sends.
+fn json_lines(line: &str) -> LlmError {
+    let value: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    if value.is_some_and(|value| value.get("error").is_some()) {
+        return reported(&ServerFailure::read(None, line));
+    }
+    let text = format!(
+        "the server sent lines of JSON, not events; use its OpenAI-compatible interface, whose base \
+         URL ends in `/v1`: {line}"
+    );
+    LlmError::billed_unknown(LlmErrorKind::Decode, shown(&text))
+}
+
+/// What a server reported after a good status.
+fn reported(failure: &ServerFailure) -> LlmError {
+    let mut error = LlmError::billed_unknown(failure.kind(), failure.shown());
+    error.retry_after_ms = failure.retry_after_ms();
+    error
+}
+
+/// The first of several lines that each are a JSON object.
+fn first_of_json_lines(body: &str) -> Option<&str> {
+    let mut lines = body.lines().filter(|line| !line.trim().is_empty());
+    let (first, second) = (lines.next()?, lines.next()?);
+    let is_object = |line: &str| {
+        let value: Result<serde_json::Map<_, _>, _> = serde_json::from_str(line);
+        value.is_ok()
+    };
+    (is_object(first) && second.trim_start().starts_with('{')).then_some(first)
+}
+
 /// A good status, but the body is a web page or one JSON text: an error, or an answer that is not
 /// streamed.
 fn not_a_stream(body: &str) -> LlmError {
@@ -323,23 +382,13 @@ fn not_a_stream(body: &str) -> LlmError {
         unreadable(format!(
             "the server sent a web page, is the base URL right? {page}"
         ))
+    } else if let Some(line) = first_of_json_lines(body) {
+        json_lines(line)
     } else if is_answer {
         unreadable(format!("the server does not stream its answer: {body}"))
     } else {
-        let mut error = LlmError::billed_unknown(failure.kind(), failure.shown());
-        error.retry_after_ms = failure.retry_after_ms();
-        error
+        reported(&failure)
     }
-}
-
-fn is_loopback(base: &Url) -> bool {
-    base.host_str().is_some_and(|host| {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare.eq_ignore_ascii_case("localhost")
-            || bare
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback())
-    })
 }
 
 /// An error with its causes in one line; reqwest's own words are only "error sending request".
@@ -353,7 +402,8 @@ fn with_causes(err: &reqwest::Error) -> String {
     shown(&text)
 }
 
-fn send_error(err: reqwest::Error) -> LlmError {
+/// Why there is no response, and what that may have cost.
+pub(super) fn send_error(err: reqwest::Error) -> LlmError {
     let err = err.without_url();
     let text = with_causes(&err);
     if err.is_builder() {

@@ -48,16 +48,17 @@ fn http_date(text: &str) -> Option<UnixMillis> {
 }
 
 /// Lets `x-should-retry` decide, where kinds leave room: a failure the server calls final loses its
-/// retryable kind and the reverse. Keys, money and overflow are never worth a retry.
+/// retryable kind and the reverse. Keys, money and overflow are never worth a retry. No failure
+/// becomes one of money, which only the server's words or its 402 tell.
 pub(super) fn with_should_retry(kind: LlmErrorKind, headers: &HeaderMap) -> LlmErrorKind {
     match (
         headers.get("x-should-retry").map(|value| value.as_bytes()),
         kind,
     ) {
-        (Some(b"false"), LlmErrorKind::RateLimited) => LlmErrorKind::Quota,
-        (Some(b"false"), LlmErrorKind::Server | LlmErrorKind::Overloaded) => {
-            LlmErrorKind::InvalidRequest
-        }
+        (
+            Some(b"false"),
+            LlmErrorKind::RateLimited | LlmErrorKind::Server | LlmErrorKind::Overloaded,
+        ) => LlmErrorKind::InvalidRequest,
         (Some(b"true"), LlmErrorKind::InvalidRequest | LlmErrorKind::NotFound) => {
             LlmErrorKind::Server
         }
@@ -103,17 +104,22 @@ mod tests {
     #[test]
     fn the_server_decides_whether_to_retry() {
         use LlmErrorKind as Kind;
-        for (value, kind, is_retryable) in [
-            ("false", Kind::RateLimited, false),
-            ("false", Kind::Server, false),
-            ("false", Kind::Overloaded, false),
-            ("true", Kind::InvalidRequest, true),
-            ("true", Kind::Server, true),
-            ("true", Kind::Quota, false),
-            ("true", Kind::Auth, false),
+        for (value, kind, expected) in [
+            ("false", Kind::RateLimited, Kind::InvalidRequest),
+            ("false", Kind::Server, Kind::InvalidRequest),
+            ("false", Kind::Overloaded, Kind::InvalidRequest),
+            ("false", Kind::Quota, Kind::Quota),
+            ("false", Kind::ContextOverflow, Kind::ContextOverflow),
+            ("true", Kind::InvalidRequest, Kind::Server),
+            ("true", Kind::NotFound, Kind::Server),
+            ("true", Kind::Server, Kind::Server),
+            ("true", Kind::RateLimited, Kind::RateLimited),
+            ("true", Kind::Quota, Kind::Quota),
+            ("true", Kind::Auth, Kind::Auth),
+            ("maybe", Kind::RateLimited, Kind::RateLimited),
         ] {
             let decided = with_should_retry(kind, &headers(&[("x-should-retry", value)]));
-            assert_eq!(decided.is_retryable(), is_retryable, "{value} {kind:?}");
+            assert_eq!(decided, expected, "{value} {kind:?}");
         }
     }
 }

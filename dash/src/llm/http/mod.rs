@@ -18,6 +18,7 @@
 mod driver;
 mod gate;
 mod headers;
+mod hosts;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -43,9 +44,12 @@ pub struct HttpOptions {
     pub response_head_timeout: Duration,
     /// How long a body may be silent. Comments count as life.
     pub idle_timeout: Duration,
-    /// Whether connections to loopback are used again, as all others are. Off by default: some
-    /// local servers announce keep-alive, yet close after each answer, and the next request on
-    /// such a connection fails. A proxy or gateway on this machine is worth turning it on.
+    /// Whether connections to near servers are used again, as all others are: to loopback, to
+    /// private and link-local addresses (10/8, 172.16/12, 192.168/16, 169.254/16, fc00::/7,
+    /// fe80::/10), to names below `.local` and to names without a dot. Off by default: some local
+    /// servers announce keep-alive, yet close after each answer, and the next request on such a
+    /// connection fails, as [`Network`](crate::llm::LlmErrorKind::Network) with unknown cost. A
+    /// proxy or gateway that keeps its connections is worth turning it on.
     pub reuse_loopback: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Servers at their worst: every call ends once, in the right words, with what came, and counted
 //! once.
 
-use super::super::driver::{events_only, never_idle};
+use super::super::driver::{client, events_only, never_idle, send_error};
 use pretty_assertions::assert_eq;
 
 use super::*;
@@ -29,7 +29,7 @@ const REFUSALS: &[(&str, &str, LlmErrorKind, Option<u64>)] = &[
     ("429 Slow", r#"{"error":{"message":"try again in 1.5s"}}"#, LlmErrorKind::RateLimited, Some(1_500)),
     ("429 Slow\r\nretry-after: 9", r#"{"error":{"code":"insufficient_quota"}}"#, LlmErrorKind::Quota, Some(9_000)),
     ("429 Slow", r#"{"error":{"details":{"error_code":"enforced_spend_limit_reached"}}}"#, LlmErrorKind::Quota, None),
-    ("429 Slow\r\nx-should-retry: false", "", LlmErrorKind::Quota, None),
+    ("429 Slow\r\nx-should-retry: false", "", LlmErrorKind::InvalidRequest, None),
     ("500 No", "\u{0}\u{1}", LlmErrorKind::Server, None),
     ("502 No", "<!DOCTYPE html><title>Bad Gateway</title>", LlmErrorKind::Server, None),
     ("503 Busy", r#"{"error":{"message":"Loading model"}}"#, LlmErrorKind::Overloaded, None),
@@ -331,6 +331,90 @@ async fn a_server_that_closes_its_kept_connections_fails_no_later_call() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_not_to_retry_is_believed_and_quoted() {
+    const NO_RETRY: &str = "the server says not to retry";
+    let body = r#"{"error":{"message":"slow down"}}"#;
+    for (head, kind, is_quoted) in [
+        (
+            "429 Slow\r\nx-should-retry: false",
+            LlmErrorKind::InvalidRequest,
+            true,
+        ),
+        (
+            "503 Busy\r\nx-should-retry: false",
+            LlmErrorKind::InvalidRequest,
+            true,
+        ),
+        (
+            "429 Slow\r\nx-should-retry: true",
+            LlmErrorKind::RateLimited,
+            false,
+        ),
+        (
+            "402 Pay\r\nx-should-retry: false",
+            LlmErrorKind::Quota,
+            false,
+        ),
+        (
+            "400 No\r\nx-should-retry: false",
+            LlmErrorKind::InvalidRequest,
+            false,
+        ),
+    ] {
+        let error = failure(Answer::new(head, body)).await;
+        assert_eq!(error.kind, kind, "{head}");
+        assert_eq!(error.billing, Billing::None, "{head}");
+        assert!(error.message.contains("slow down"), "{head} {error}");
+        assert_eq!(
+            error.message.ends_with(NO_RETRY),
+            is_quoted,
+            "{head} {error}"
+        );
+    }
+}
+
+/// Ollama's own interface, as it streams.
+const OLLAMA_NATIVE: &str = include_str!("../../openai_chat/goldens/ollama_native.ndjson");
+
+#[tokio::test]
+async fn lines_of_json_are_an_error_that_says_where_to_go() {
+    const WHERE: &str = "use its OpenAI-compatible interface, whose base URL ends in `/v1`";
+    for kind in [
+        "application/x-ndjson",
+        "application/x-ndjson; charset=utf-8",
+        "application/ndjson",
+        "application/json",
+        "text/event-stream",
+        "text/plain",
+    ] {
+        let head = format!("200 OK\r\ncontent-type: {kind}");
+        let error = failure(Answer::new(&head, OLLAMA_NATIVE)).await;
+        assert_eq!(error.kind, LlmErrorKind::Decode, "{kind}");
+        assert_eq!(error.billing, Billing::Unknown, "{kind}");
+        assert!(error.message.contains(WHERE), "{kind}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn of_lines_of_json_only_the_first_is_waited_for_and_it_may_be_an_error() {
+    let head = "200 OK\r\ncontent-type: application/x-ndjson";
+    let (first, _) = OLLAMA_NATIVE.split_at(OLLAMA_NATIVE.find('\n').unwrap() + 1);
+    let silent = Answer::new(head, first).then(Then::Hold);
+    assert_eq!(failure(silent).await.kind, LlmErrorKind::Decode);
+    let line = "{\"error\":\"model is overloaded\"}\n";
+    let error = failure(Answer::new(head, line)).await;
+    assert_eq!(
+        (error.kind, error.billing),
+        (LlmErrorKind::Overloaded, Billing::Unknown)
+    );
+    assert!(
+        error.message.contains("model is overloaded"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
 async fn huge_counts_overflow_nothing() {
     let max = u64::MAX;
     let usage = format!(
@@ -421,4 +505,26 @@ fn very_many_tiny_lines_and_one_very_long_one_are_read() {
         panic!("{} events", events.len())
     };
     assert_eq!(error.kind, LlmErrorKind::Decode);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_finishes_the_handshake_costs_nothing_and_is_given_up_in_time() {
+    // The machine takes the connection, and nobody ever says a word of TLS.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let options = HttpOptions {
+        connect_timeout: Duration::from_secs(7),
+        ..HttpOptions::default()
+    };
+    // Without the machine's certificates: it may have none.
+    let client = client(&url.parse().unwrap(), &options).tls_certs_only([]);
+    let began = tokio::time::Instant::now();
+    let sent = client.build().unwrap().get(url).send().await;
+    let waited = began.elapsed();
+    let error = send_error(sent.unwrap_err());
+    let told = (error.kind, &error.billing);
+    assert_eq!(told, (LlmErrorKind::Timeout, &Billing::None), "{error}");
+    let limit = options.connect_timeout;
+    let slack = Duration::from_millis(10);
+    assert!(waited >= limit && waited < limit + slack, "{waited:?}");
 }

@@ -1,5 +1,6 @@
 //! The driver against a server on loopback, and the pipeline on bytes cut anywhere.
 
+mod dialects;
 mod hostile;
 mod models;
 mod server;

@@ -20,6 +20,8 @@ pub(super) enum Then {
     Close,
     /// Keep the connection until the client closes it.
     Hold,
+    /// Keep the connection as if for more, and close it as soon as it is used again.
+    CloseWhenUsed,
 }
 
 impl Answer {
@@ -120,13 +122,18 @@ async fn serve(
     started.send_modify(|n| *n += 1);
     // A client that hung up is seen below.
     let _written = socket.write_all(&answer.bytes).await;
-    if answer.then == Then::Hold {
-        let mut byte = [0];
-        while let Ok(1..) = socket.read(&mut byte).await {}
+    let mut byte = [0];
+    match answer.then {
+        Then::Close => {}
+        Then::Hold => while let Ok(1..) = socket.read(&mut byte).await {},
+        Then::CloseWhenUsed => {
+            let _used = socket.read(&mut byte).await;
+        }
     }
 }
 
-async fn read_request(socket: &mut TcpStream) -> Option<String> {
+/// The request's head and body; none if the client hangs up before its end.
+pub(super) async fn read_request(socket: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes);

@@ -6,7 +6,7 @@ use super::*;
 
 /// The events of a stream: names and data.
 fn events(stream: &str) -> Vec<(String, String)> {
-    let stream = stream.replace("\r\n", "\n");
+    let stream = stream.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let fields = |block: &str, key: &str| {
         let lines = block.lines().filter_map(|line| line.strip_prefix(key));
         lines.map(str::trim_start).collect::<Vec<_>>().join("\n")
@@ -25,7 +25,7 @@ fn stream(preset: &str, text: &str) -> Vec<LlmEvent> {
     decode_as(compat, model(), &events)
 }
 
-const ALL: [&str; 15] = [
+const ALL: [&str; 18] = [
     include_str!("../goldens/crlf_multibyte.sse"),
     include_str!("../goldens/deepseek_reasoning.sse"),
     include_str!("../goldens/groq.sse"),
@@ -38,6 +38,9 @@ const ALL: [&str; 15] = [
     include_str!("../goldens/openrouter_comments_cost.sse"),
     include_str!("../goldens/openrouter_error_midstream.sse"),
     include_str!("../goldens/proxy_empty_finish_reasons.sse"),
+    include_str!("../goldens/runner_calls.sse"),
+    include_str!("../goldens/runner_error.sse"),
+    include_str!("../goldens/runner_text.sse"),
     include_str!("../goldens/vllm.sse"),
     include_str!("../goldens/xai_error_string.sse"),
     include_str!("../goldens/xai_ticks.sse"),
@@ -206,6 +209,70 @@ fn a_proxy_may_send_empty_finish_reasons_and_words_of_its_own() {
     assert_eq!(message.text(), "Ok!");
     assert_eq!(message.stop_reason, StopReason::Stop);
     assert_eq!(message.raw_stop_reason.as_deref(), Some("eos"));
+}
+
+#[test]
+fn a_text_comes_piece_by_piece_and_empty_pieces_are_none() {
+    let mut events = golden!("", "runner_text");
+    let deltas: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            LlmEvent::TextDelta { delta, .. } => Some(&**delta),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(deltas, ["Grüße, ", "😀 Welt"]);
+    let told = LlmEvent::Usage {
+        usage: usage(12, 0, 5, 0),
+    };
+    assert_eq!(events.iter().filter(|event| **event == told).count(), 1);
+    events.retain(|event| *event != LlmEvent::Heartbeat);
+    let message = whole(events);
+    assert_eq!(message.text(), "Grüße, 😀 Welt");
+    assert_eq!(message.stop_reason, StopReason::Stop);
+    assert_eq!(message.response_id.as_deref(), Some("gen-1"));
+    assert_eq!(message.response_model.as_deref(), Some("m-2"));
+    assert_eq!(message.usage, usage(12, 0, 5, 0));
+}
+
+#[test]
+fn a_chunk_may_end_one_call_and_be_the_whole_of_the_next() {
+    let events = golden!("", "runner_calls");
+    let deltas: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            LlmEvent::ToolCallDelta { delta, .. } => Some(&**delta),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(deltas, [r#"{"city":"Zür"#, r#"ich"}"#, "{}"]);
+    let ends: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            LlmEvent::ToolCallEnd { call, .. } => Some(&*call.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, ["a", "b"]);
+    let message = whole(events);
+    assert_eq!(thinking(&message).0, "Two lookups.");
+    let expected = [
+        ("a", "weather", r#"{"city":"Zürich"}"#.to_owned()),
+        ("b", "time", "{}".to_owned()),
+    ];
+    assert_eq!(calls(&message), expected);
+    assert_eq!(message.stop_reason, StopReason::ToolUse);
+    assert_eq!(message.usage, usage(30, 0, 21, 0));
+}
+
+#[test]
+fn an_error_event_ends_a_text_that_is_kept() {
+    let (error, message) = broken(golden!("", "runner_error"));
+    let told = (error.kind, error.billing, &*error.message);
+    let words = "the server reported: overloaded";
+    assert_eq!(told, (LlmErrorKind::Overloaded, Billing::Unknown, words));
+    assert_eq!(message.text(), "so far");
+    assert_eq!(message.stop_reason, StopReason::Error);
 }
 
 #[test]
