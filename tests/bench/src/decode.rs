@@ -2,7 +2,6 @@
 //! beside `serde_json` on the same data; and whether a long line in small pieces costs more per
 //! byte than a short one.
 
-use std::alloc::System;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,15 +14,33 @@ use dash::llm::openai_responses::ResponsesDialect;
 use dash::testing::sse;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use crate::measure::{float, len, micros_since, now};
 use crate::report::{Figure, Target};
 use crate::{Options, Result};
 
-/// Counts in every scenario: two atomic additions beside each allocation.
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+/// Counts allocations. Behind a feature, since it would slow every other scenario down.
+#[cfg(feature = "count-allocations")]
+mod counted {
+    use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+    #[global_allocator]
+    static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+    /// Allocations so far, growing ones included.
+    pub(super) fn so_far() -> Option<usize> {
+        let stats = ALLOCATOR.stats();
+        Some(stats.allocations + stats.reallocations)
+    }
+}
+
+#[cfg(not(feature = "count-allocations"))]
+mod counted {
+    /// Nothing is counted.
+    pub(super) const fn so_far() -> Option<usize> {
+        None
+    }
+}
 
 /// Deltas of an answer if `--n` does not say.
 const DELTAS: u32 = 20_000;
@@ -169,19 +186,19 @@ fn cut(body: &Bytes, bytes: usize) -> Vec<Bytes> {
 /// What it took: seconds and allocations, growing ones included.
 struct Took {
     seconds: f64,
-    allocations: f64,
+    allocations: Option<f64>,
 }
 
 fn measured<T>(work: impl FnOnce() -> Result<T>) -> Result<Took> {
-    let region = Region::new(ALLOCATOR);
+    let before = counted::so_far();
     let began = now();
     let out = work()?;
     let seconds = micros_since(began) / 1e6;
-    let change = region.change();
+    let after = counted::so_far();
     drop(out);
     Ok(Took {
         seconds,
-        allocations: len(change.allocations + change.reallocations),
+        allocations: after.zip(before).map(|(after, before)| len(after - before)),
     })
 }
 
@@ -244,7 +261,7 @@ fn rates(answer: &Answer, deltas: f64) -> Result<Vec<Figure>> {
         ))
     })?;
     let json = data_mb / values.seconds;
-    Ok(vec![
+    let mut figures = vec![
         Figure::new(
             format!("{name}: decoder"),
             "MB/s",
@@ -264,19 +281,19 @@ fn rates(answer: &Answer, deltas: f64) -> Result<Vec<Figure>> {
             data_mb / ignored.seconds,
         )
         .beside("serde_json::Value", json),
-        Figure::new(
-            format!("{name}: decoder, allocations per delta"),
-            "",
-            decoded.allocations / deltas,
-        )
-        .beside("serde_json::Value", values.allocations / deltas),
-        Figure::new(
-            format!("{name}: whole path, allocations per delta"),
-            "",
-            whole.allocations / deltas,
-        )
-        .beside("serde_json::Value", values.allocations / deltas),
-    ])
+    ];
+    let counts = [
+        ("decoder", decoded.allocations),
+        ("whole path", whole.allocations),
+    ];
+    for (what, count) in counts {
+        if let (Some(count), Some(plain)) = (count, values.allocations) {
+            let name = format!("{name}: {what}, allocations per delta");
+            let figure = Figure::new(name, "", count / deltas);
+            figures.push(figure.beside("serde_json::Value", plain / deltas));
+        }
+    }
+    Ok(figures)
 }
 
 fn long_lines() -> Result<Vec<Figure>> {
