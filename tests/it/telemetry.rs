@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use dash::Orchestrator;
 use dash::llm::{
@@ -47,7 +47,38 @@ struct Collector {
     next: Arc<AtomicU64>,
 }
 
+/// Sees nothing.
+struct Quiet;
+
+impl Subscriber for Quiet {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
 impl Collector {
+    /// Collects on this thread until the guard is dropped. With this subscriber alone, a span that
+    /// another thread meets first would be off for good; a second one, for all threads, prevents it.
+    fn watch(&self) -> tracing::subscriber::DefaultGuard {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| tracing::subscriber::set_global_default(Quiet).unwrap());
+        tracing::subscriber::set_default(self.clone())
+    }
+
     fn named(&self, name: &str) -> Vec<Seen> {
         let spans = self.spans.lock().unwrap();
         let mut found: Vec<_> = spans.iter().filter(|(_, s)| s.name == name).collect();
@@ -122,7 +153,7 @@ fn script(request: &LlmRequest) -> ScriptedReply {
 #[tokio::test]
 async fn model_and_tool_calls_are_spans_below_their_agent() {
     let collector = Collector::default();
-    let _guard = tracing::subscriber::set_default(collector.clone());
+    let _guard = collector.watch();
     let door = Door::new("act", SideEffect::Pure);
     let engine = Setup::new(script).priced().door(&door).start().await;
     let swarm = engine.run(create("private", 1)).await;
@@ -198,7 +229,7 @@ impl LlmProvider for Named {
 #[tokio::test]
 async fn an_answer_is_told_by_its_own_model_its_id_and_what_the_cache_did() {
     let collector = Collector::default();
-    let _guard = tracing::subscriber::set_default(collector.clone());
+    let _guard = collector.watch();
     let cached = |request: &LlmRequest| {
         script(request).usage(Usage {
             input: 5,
@@ -243,7 +274,7 @@ async fn an_answer_is_told_by_its_own_model_its_id_and_what_the_cache_did() {
 #[tokio::test]
 async fn contents_are_in_the_spans_if_the_host_asks() {
     let collector = Collector::default();
-    let _guard = tracing::subscriber::set_default(collector.clone());
+    let _guard = collector.watch();
     let door = Door::new("act", SideEffect::Pure);
     let mut setup = Setup::new(script).door(&door);
     setup.settings.telemetry_contents = true;
@@ -260,7 +291,7 @@ async fn contents_are_in_the_spans_if_the_host_asks() {
 #[tokio::test]
 async fn what_fails_says_so_in_one_word() {
     let collector = Collector::default();
-    let _guard = tracing::subscriber::set_default(collector.clone());
+    let _guard = collector.watch();
     let script = |request: &LlmRequest| match turn(request) {
         0 => ScriptedReply::tool_call("nothing", json!({})),
         _ => ScriptedReply::failure(LlmError::unbilled(LlmErrorKind::RateLimited, "slow down")),
