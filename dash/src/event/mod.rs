@@ -17,6 +17,10 @@ use crate::ids::{AgentId, BudgetId, EntryId, EventId, SwarmId, TaskId, TicketId}
 use crate::model::budget::ThresholdAction;
 use crate::model::{BudgetScope, Currency, Progress, StepKey, Strategy, Usage};
 
+mod delta;
+
+pub use delta::{Delta, DeltaKind};
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $wire:literal {
         $($(#[$fdoc:meta])* $field:ident: $ty:ty,)*
@@ -557,33 +561,6 @@ events! {
         /// What went wrong.
         error: String,
     }
-}
-
-/// A fragment of a streaming answer: published, never stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delta {
-    /// The agent whose answer it is.
-    pub agent_id: AgentId,
-    /// Its swarm.
-    pub swarm_id: SwarmId,
-    /// The model call.
-    pub step: StepKey,
-    /// What was added.
-    pub kind: DeltaKind,
-}
-
-/// What a [`Delta`] adds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", content = "text", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum DeltaKind {
-    /// Text for the reader.
-    Text(String),
-    /// Reasoning.
-    Thinking(String),
-    /// A tool call begins; its tool's name.
-    ToolCall(String),
 }
 
 /// Who an event is about.
