@@ -90,13 +90,19 @@ macro_rules! events {
                     $($wire => serde_json::from_str(json).map(Self::$name).ok(),)*
                     _ => None,
                 };
-                match known {
-                    Some(kind) => Ok(kind),
-                    None => Ok(Self::Unknown {
-                        type_name: type_name.to_owned(),
-                        data: serde_json::from_str(json)?,
-                    }),
+                if let Some(kind) = known {
+                    return Ok(kind);
                 }
+                let data: Value = serde_json::from_str(json)?;
+                // What names a field twice is read as its last one: as it will be once written again.
+                let known = match type_name {
+                    $($wire => $name::deserialize(&data).map(Self::$name).ok(),)*
+                    _ => None,
+                };
+                Ok(known.unwrap_or_else(|| Self::Unknown {
+                    type_name: type_name.to_owned(),
+                    data,
+                }))
             }
 
             /// The JSON Schema of every payload, by wire name.
@@ -749,6 +755,16 @@ mod tests {
     fn a_known_type_with_a_payload_of_another_shape_is_kept_too() {
         let kind = EventKind::decode("agent.started", r#"{"other":1}"#).unwrap();
         assert!(matches!(kind, EventKind::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_payload_that_names_a_field_twice_is_read_as_it_is_read_again() {
+        let (one, two) = (SwarmId::from_u128(1), SwarmId::from_u128(2));
+        let json = format!(r#"{{"swarmId":"{one}","swarmId":"{two}"}}"#);
+        let kind = EventKind::decode("swarm.resumed", &json).unwrap();
+        let again = EventKind::decode(kind.name(), &kind.data_json().unwrap()).unwrap();
+        assert_eq!(kind, again);
+        assert!(!matches!(kind, EventKind::Unknown { .. }), "{kind:?}");
     }
 
     #[test]

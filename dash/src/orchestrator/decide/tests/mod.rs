@@ -23,6 +23,7 @@ use crate::store::{MemoryStore, Store as _};
 use crate::testing::CountingIds;
 
 mod cases;
+mod ledger;
 mod random;
 
 /// A state, a clock and a store, driven by hand.
