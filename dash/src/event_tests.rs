@@ -47,6 +47,22 @@ fn a_known_type_with_a_payload_of_another_shape_is_kept_too() {
     assert!(matches!(kind, EventKind::Unknown { .. }));
 }
 
+/// Arguments of tools are stored the same way: after a restart a tool must get the same number.
+#[test]
+fn a_number_is_read_as_the_one_that_was_written() {
+    for json in [
+        "10e31",
+        "1.7976931348623157e308",
+        "0.1",
+        "2.2250738585072014e-308",
+    ] {
+        let kind = EventKind::decode("moon.landed", json).unwrap();
+        let written = kind.data_json().unwrap();
+        let again = EventKind::decode("moon.landed", &written).unwrap();
+        assert_eq!(kind, again, "{json}, written as {written}");
+    }
+}
+
 #[test]
 fn a_payload_that_names_a_field_twice_is_read_as_it_is_read_again() {
     let (one, two) = (SwarmId::from_u128(1), SwarmId::from_u128(2));
