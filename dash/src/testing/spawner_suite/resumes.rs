@@ -42,6 +42,7 @@ fn result(at: usize) -> Arc<Message> {
         content: vec![ContentBlock::text("done before")],
         is_error: false,
         details: json!(null),
+        is_final: false,
     }))
 }
 

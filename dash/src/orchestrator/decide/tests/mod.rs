@@ -216,6 +216,7 @@ fn tool_answered(key: StepKey, call: &str) -> Outcome {
         content: Vec::new(),
         is_error: false,
         details: serde_json::Value::Null,
+        is_final: false,
     }));
     Outcome::ToolAnswered {
         key,

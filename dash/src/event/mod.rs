@@ -17,6 +17,12 @@ use crate::ids::{AgentId, BudgetId, EntryId, EventId, SwarmId, TaskId, TicketId}
 use crate::model::budget::ThresholdAction;
 use crate::model::{BudgetScope, Currency, Progress, StepKey, Strategy, Usage};
 
+mod delta;
+#[cfg(test)]
+mod tests;
+
+pub use delta::{Delta, DeltaKind};
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $wire:literal {
         $($(#[$fdoc:meta])* $field:ident: $ty:ty,)*
@@ -565,33 +571,6 @@ events! {
     }
 }
 
-/// A fragment of a streaming answer: published, never stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delta {
-    /// The agent whose answer it is.
-    pub agent_id: AgentId,
-    /// Its swarm.
-    pub swarm_id: SwarmId,
-    /// The model call.
-    pub step: StepKey,
-    /// What was added.
-    pub kind: DeltaKind,
-}
-
-/// What a [`Delta`] adds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", content = "text", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum DeltaKind {
-    /// Text for the reader.
-    Text(String),
-    /// Reasoning.
-    Thinking(String),
-    /// A tool call begins; its tool's name.
-    ToolCall(String),
-}
-
 /// Who an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventSource {
@@ -730,7 +709,3 @@ impl<'de> Deserialize<'de> for Event {
         })
     }
 }
-
-#[cfg(test)]
-#[path = "event_tests.rs"]
-mod tests;
