@@ -195,7 +195,7 @@ pub(super) async fn a_tool_that_hangs_is_stopped(lab: &Lab) -> Verdict {
     let running = lab.start(Setup::new(vec![calls(&["hang"]), last()]));
     running
         .desk
-        .until(|book| book.tools_live > 0 || book.fault.is_some())
+        .until(|book| !book.made.is_empty() || book.fault.is_some())
         .await;
     running
         .pass(lab::TOOL_TIMEOUT, |book| book.tools_live == 0)
