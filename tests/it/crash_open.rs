@@ -23,7 +23,7 @@ fn driver(dir: &Path) -> Command {
 }
 
 /// Runs the driver to its end, which is to be a good one.
-async fn finish(dir: &Path, mut said: Vec<String>) {
+pub(crate) async fn finish(dir: &Path, mut said: Vec<String>) {
     let (status, lines, complaints) = Process::start(&mut driver(dir)).end().await;
     assert!(status.success(), "{status}: {complaints}");
     said.extend(lines);
@@ -123,7 +123,7 @@ async fn signal(which: &str, process: u32) {
 }
 
 /// A run that was killed in the middle; what it said.
-async fn half_done(dir: &Path) -> Vec<String> {
+pub(crate) async fn half_done(dir: &Path) -> Vec<String> {
     let mut driver = Process::driver(dir);
     for _ in 0..200 {
         driver.line().await.unwrap();

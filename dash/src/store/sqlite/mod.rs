@@ -103,11 +103,33 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        blocking(move || Self::open_blocking(&path, clock.as_ref())).await
+        blocking(move || Self::open_blocking(&path, clock.as_ref(), &|_, _| ())).await
     }
 
-    fn open_blocking(path: &Path, clock: &dyn Clock) -> Result<Self, StoreError> {
-        let open::Opened { path, lock, conn } = open::open(path, clock.now())?;
+    /// The same as [`SqliteStore::open`], for tests that stop a program in the middle of a
+    /// migration.
+    ///
+    /// `watch` is called after each statement, on the thread that migrates: with the migration's
+    /// version and how many of its statements are done, BEGIN being the first and COMMIT the last.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`].
+    #[cfg(feature = "test-util")]
+    pub async fn open_watched(
+        path: impl AsRef<Path> + Send,
+        watch: impl Fn(u32, u32) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_path_buf();
+        blocking(move || Self::open_blocking(&path, &SystemClock, &watch)).await
+    }
+
+    fn open_blocking(
+        path: &Path,
+        clock: &dyn Clock,
+        watch: migrate::Watch<'_>,
+    ) -> Result<Self, StoreError> {
+        let open::Opened { path, lock, conn } = open::open(path, clock.now(), watch)?;
         let writer = Writer::new(conn, path.clone()).map_err(|fault| fault.classify(&path))?;
         let (tx, rx) = mpsc::channel(writer::QUEUE_LEN);
         let (ended, outcome) = watch::channel(None);
