@@ -346,35 +346,57 @@ const PLAIN_AGENTS: usize = 20;
 /// Agents of its two ladders that have a part, and those that each of them calls as a tool.
 const PARTS: usize = 6;
 
-/// What holds once all swarms have ended, with one of these statuses.
-pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
+/// What holds once so many swarms have ended, with one of these statuses.
+fn check_ended(records: &Records, statuses: &[&str], swarms: usize) {
     for b in &records.budgets {
         assert_eq!(b.reserved, 0, "nothing is held: {b:?}");
     }
     for agent in &records.agents {
         assert!(agent.status.is_terminal(), "{agent:?}");
     }
-    assert_eq!(records.swarms.len(), 4);
+    assert_eq!(records.swarms.len(), swarms);
     for swarm in &records.swarms {
         let status = swarm.status.as_str();
         assert!(statuses.contains(&status), "{swarm:?}");
     }
+}
+
+/// What holds of the agents that do what every plain agent does, once all have completed.
+fn check_plain(records: &Records, plain: &[&Agent]) {
+    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
+    assert_eq!(records.steps.iter().find(open), None);
+    assert_eq!(plain.len(), PLAIN_AGENTS);
+    for agent in plain {
+        let of_tool = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
+        let calls = records.steps.iter().filter(of_tool).count();
+        assert_eq!((agent.turns, calls), (4, 7), "{agent:?}");
+    }
+    for event in &records.events {
+        if let EventKind::ToolCompleted(e) = &event.kind {
+            assert!(!e.is_error, "a call that no hook has rewritten: {e:?}");
+        }
+    }
+}
+
+/// What holds once the driver's served swarm has completed.
+pub(crate) fn check_end_served(records: &Records) {
+    check_ended(records, &["completed"], 1);
+    let all: Vec<&Agent> = records.agents.iter().collect();
+    check_plain(records, &all);
+}
+
+/// What holds once all of the driver's scripted swarms have ended, with one of these statuses.
+pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
+    check_ended(records, statuses, 4);
     if statuses != ["completed"] {
         return;
     }
-    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
-    assert_eq!(records.steps.iter().find(open), None);
     let ladders = records.swarms.iter();
     let ladders = ladders.filter(|s| s.name.starts_with("ladder"));
     let ladders: HashSet<_> = ladders.map(|s| s.id).collect();
     let is_plain = |a: &&Agent| !ladders.contains(&a.swarm_id);
     let plain: Vec<&Agent> = records.agents.iter().filter(is_plain).collect();
-    assert_eq!(plain.len(), PLAIN_AGENTS);
-    for agent in &plain {
-        let of_tool = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
-        let calls = records.steps.iter().filter(of_tool).count();
-        assert_eq!((agent.turns, calls), (4, 7), "{agent:?}");
-    }
+    check_plain(records, &plain);
     let others = records.agents.iter().filter(|a| !is_plain(a));
     let (children, workers): (Vec<_>, Vec<_>) = others.partition(|a| a.parent_id.is_some());
     assert_eq!((children.len(), workers.len()), (PARTS, PARTS));
@@ -396,10 +418,5 @@ pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
                 && s.state == StepState::Done
         });
         assert!(summaries.count() >= 1, "{worker:?}");
-    }
-    for event in &records.events {
-        if let EventKind::ToolCompleted(e) = &event.kind {
-            assert!(!e.is_error, "a call that no hook has rewritten: {e:?}");
-        }
     }
 }

@@ -12,6 +12,7 @@ mod crash_child;
 mod crash_conversations;
 mod crash_migration;
 mod crash_open;
+mod crash_served;
 mod docs;
 mod escalation;
 mod events;
