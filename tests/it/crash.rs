@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::crash_audit::{Records, audit, check_effects, check_end, check_end_served, check_told};
-use crate::crash_child::Process;
+use crate::crash_child::{Process, tell};
 use crate::crash_conversations::check_asked;
 use crate::crash_served::{Bill, Misdeeds, Served};
 
@@ -256,7 +256,7 @@ async fn killed_at_any_moment_nothing_is_lost_or_done_twice() {
     while tally.kills < wanted {
         target.round(wanted, &mut tally).await;
     }
-    eprintln!("scripted models: {tally}");
+    tell(&format!("scripted models: {tally}"));
     assert!(tally.doubts > 0, "no kill hit a call that may run once");
     assert!(tally.uncertain > 0, "no kill hit a model call");
     let changed = [
@@ -283,7 +283,7 @@ async fn killed_at_any_moment_a_tight_budget_is_kept() {
     while tally.kills < wanted {
         target.round(wanted, &mut tally).await;
     }
-    eprintln!("a tight budget: {tally}");
+    tell(&format!("a tight budget: {tally}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,7 +301,7 @@ async fn killed_at_any_moment_a_served_swarm_pays_what_its_server_bills() {
         target.round(wanted, &mut tally).await;
         tally.misdeeds.add(served.misdeeds());
     }
-    eprintln!("a served model: {tally}");
+    tell(&format!("a served model: {tally}"));
     assert!(tally.doubts > 0, "no kill hit a call that may run once");
     assert!(tally.uncertain > 0, "no kill hit a model call");
     let Misdeeds {

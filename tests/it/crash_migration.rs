@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::crash::mix;
 use crate::crash_audit::{audit, check_told};
-use crate::crash_child::Process;
+use crate::crash_child::{Process, tell};
 use crate::crash_open::{finish, half_done};
 
 /// The schema of the first release.
@@ -222,7 +222,9 @@ async fn kill_after_every_statement(older: &Older) -> u32 {
 async fn killed_after_any_statement_of_a_migration_it_migrates_the_next_time() {
     let of_an_older = kill_after_every_statement(&Older::of_the_first_release().await).await;
     let of_a_new = kill_after_every_statement(&Older::none().await).await;
-    eprintln!("killed after {of_an_older} statements of an older file, {of_a_new} of a new one");
+    tell(&format!(
+        "killed after {of_an_older} statements of an older file, {of_a_new} of a new one"
+    ));
     assert!(of_an_older > 4 && of_a_new > of_an_older);
 }
 
@@ -251,7 +253,7 @@ async fn killed_at_any_page_that_a_migration_writes_it_migrates_the_next_time() 
             break;
         }
     }
-    eprintln!("killed at {deaths} pages of a migration");
+    tell(&format!("killed at {deaths} pages of a migration"));
     assert!(deaths > 20, "only {deaths}");
 }
 
@@ -283,6 +285,9 @@ async fn killed_at_any_moment_of_a_migration_it_migrates_the_next_time() {
             finish(dir.path(), older.said.clone()).await;
         }
     }
-    eprintln!("{early} of {} kills came before the end", KILLS * 2);
+    tell(&format!(
+        "{early} of {} kills came before the end of a migration",
+        KILLS * 2
+    ));
     assert!(early > KILLS / 2, "only {early} kills came early enough");
 }

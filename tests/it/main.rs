@@ -10,6 +10,7 @@ mod crash;
 mod crash_audit;
 mod crash_child;
 mod crash_conversations;
+mod crash_damage;
 mod crash_migration;
 mod crash_open;
 mod crash_served;
