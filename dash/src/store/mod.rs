@@ -111,7 +111,7 @@ pub enum StoreError {
         version: u32,
     },
     /// Stored data is damaged. No further write is made; restore a backup.
-    #[error("the store is damaged: {detail}")]
+    #[error("the store is damaged, restore a backup: {detail}")]
     Corrupt {
         /// What was found.
         detail: String,
