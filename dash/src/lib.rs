@@ -17,6 +17,8 @@ pub mod orchestrator;
 pub mod policy;
 pub mod schema;
 pub mod settings;
+#[cfg(feature = "test-util")]
+pub mod sim;
 pub mod sink;
 pub mod spawn;
 pub mod store;

@@ -9,7 +9,7 @@
 //! pending commit is tried again and again: callers get an error at once, agents wait. After a
 //! commit whose outcome is unknown nothing is written any more; recovery decides at the next start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,8 @@ pub(crate) struct Coordinator {
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) stop: CancellationToken,
     pub(crate) closed: Arc<Closed>,
-    replies: HashMap<u64, ReplySender>,
+    /// By number: when the engine stops, callers are told in the order they asked.
+    replies: BTreeMap<u64, ReplySender>,
     next_reply: u64,
     /// Messages that came in while the disk was full.
     waiting: VecDeque<Message>,
@@ -91,7 +92,7 @@ impl Coordinator {
             inbox,
             stop,
             closed,
-            replies: HashMap::new(),
+            replies: BTreeMap::new(),
             next_reply: 0,
             waiting: VecDeque::new(),
             started: false,
@@ -456,8 +457,10 @@ impl Coordinator {
         let mut pause = self.shared.clock.sleep(retry);
         loop {
             tokio::select! {
-                () = &mut pause => return true,
+                // The end first; then the next try, which a stream of messages must not put off.
+                biased;
                 () = self.stop.cancelled() => return false,
+                () = &mut pause => return true,
                 message = self.inbox.recv() => match message {
                     Some(message @ Message::Command { .. }) => {
                         let err = Error::new(ErrorKind::Unavailable, trouble.to_string());
@@ -479,14 +482,16 @@ impl Coordinator {
         }
         let mut troubles = Vec::new();
         for slot in self.sinks.iter_mut().filter(|slot| !slot.dead) {
-            let began = tokio::time::Instant::now();
+            let began = self.shared.clock.now();
             let emitted = std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
             let name = slot.sink.name();
             if let Err(panic) = emitted {
                 slot.dead = true;
                 let why = crate::spawn::panic_message(panic.as_ref());
                 troubles.push(format!("sink `{name}` is not told any more: {why}"));
-            } else if began.elapsed() > SLOW_SINK && !std::mem::replace(&mut slot.slow, true) {
+            } else if self.shared.clock.now().since(began) > SLOW_SINK
+                && !std::mem::replace(&mut slot.slow, true)
+            {
                 troubles.push(format!(
                     "sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"
                 ));
@@ -543,7 +548,7 @@ impl Coordinator {
         self.inbox.close();
         self.closed.close(Some(err.chain()));
         self.shared.cancel.cancel();
-        for (_, reply) in self.replies.drain() {
+        for reply in std::mem::take(&mut self.replies).into_values() {
             let stopped = Error::new(ErrorKind::Closed, "the orchestrator has stopped")
                 .with_source(Error::new(err.kind(), err.chain()));
             // A caller that has gone needs no answer.

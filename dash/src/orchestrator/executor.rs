@@ -258,13 +258,14 @@ impl Executor {
         let wait = at.since(shared.clock.now());
         self.shared.tasks.spawn(async move {
             tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => {}
+                () = shared.timers.cancelled() => {}
                 () = shared.clock.sleep(wait) => {
                     // The coordinator outlives its timers, except when it has stopped for good.
                     let _sent =
                         shared.coordinator.send(message::Message::RetryDue { agent_id, attempt }).await;
                 }
-                () = shared.timers.cancelled() => {}
-                () = shared.cancel.cancelled() => {}
             }
         });
     }

@@ -711,6 +711,7 @@ impl Orchestrator {
         if drained.is_ok() {
             shared.tasks.close();
             tokio::select! {
+                biased;
                 () = shared.tasks.wait() => {}
                 () = shared.clock.sleep(deadline) => {}
             }

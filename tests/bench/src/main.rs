@@ -19,6 +19,7 @@ mod idle;
 mod measure;
 mod report;
 mod restart;
+mod sim;
 mod step;
 mod storage;
 mod swarm;
@@ -50,6 +51,8 @@ enum Scenario {
     Storage,
     /// The disk and `SQLite` alone.
     Fsync,
+    /// Seeds through the simulator: not how fast, but whether what must hold does.
+    Sim,
     /// Agents against a model server: one JSON line for comparison with other engines.
     Swarm,
     /// The yardstick of `idle`.
@@ -104,6 +107,15 @@ pub(crate) struct Options {
     /// The store's file (swarm); a temporary one if not said.
     #[arg(long)]
     db: Option<PathBuf>,
+    /// How many seeds (sim).
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// The first seed (sim).
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this seed (sim).
+    #[arg(long)]
+    seed: Option<u64>,
     /// Taken and ignored: the engine is always durable (swarm).
     #[arg(long, hide = true)]
     persist: Option<String>,
@@ -128,6 +140,9 @@ fn main() -> Result<()> {
         args.insert(1, "swarm".into());
     }
     let options = Options::parse_from(args);
+    if options.scenario == Scenario::Sim {
+        return sim::run(&options);
+    }
     engine::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.threads)
@@ -160,6 +175,6 @@ async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
         Scenario::Decode => decode::run(options),
         Scenario::Storage => storage::run(options, dir).await,
         Scenario::Fsync => step::disk(options, dir).await,
-        Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),
+        Scenario::Sim | Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),
     }
 }

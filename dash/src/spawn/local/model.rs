@@ -219,11 +219,13 @@ impl Session {
         let mut deadline = self.cx.clock.sleep(self.active_left);
         let answer = loop {
             let event = tokio::select! {
-                event = stream.next() => event,
+                // The limit first: a server that never pauses is cut too.
+                biased;
                 () = &mut deadline => break Err(LlmError::billed_unknown(
                     LlmErrorKind::Timeout,
                     format!("the attempt took longer than {:?}", self.request.timeout),
                 )),
+                event = stream.next() => event,
             };
             match event {
                 Some(LlmEvent::Done { message, .. }) => break Ok(message),
