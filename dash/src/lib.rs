@@ -13,6 +13,7 @@ pub mod event;
 pub mod ids;
 pub mod llm;
 pub mod model;
+pub mod mutation;
 pub mod orchestrator;
 pub mod policy;
 pub mod schema;

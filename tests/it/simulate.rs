@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+
+use dash::mutation::{self, Mutation};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Threads that run seeds, each with a runtime of its own.
@@ -56,4 +58,38 @@ fn every_seed_keeps_every_invariant() {
         failures.len(),
         failures[0]
     );
+}
+
+/// Seeds that are run twice.
+const TWICE: u64 = 60;
+
+#[test]
+fn a_seed_gives_the_same_run_byte_for_byte() {
+    let mut hashes = BTreeMap::new();
+    for seed in 0..TWICE {
+        let first = dash::sim::run(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        let second = dash::sim::run(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(first, second, "seed {seed}");
+        hashes.insert(first.hash, seed);
+    }
+    assert_eq!(hashes.len() as u64, TWICE, "seeds that look the same");
+}
+
+/// Seeds within which a broken engine must be found out.
+const FOUND_WITHIN: u64 = 400;
+
+#[test]
+fn every_invariant_is_broken_by_a_mutation_that_is_found_out() {
+    let covered: Vec<&str> = Mutation::ALL.iter().map(|(_, breaks)| *breaks).collect();
+    for invariant in dash::sim::check::INVARIANTS {
+        assert!(covered.contains(invariant), "nothing breaks {invariant}");
+    }
+    for (mutation, breaks) in Mutation::ALL {
+        mutation::set(Some(*mutation));
+        let found = (0..FOUND_WITHIN).find_map(|seed| dash::sim::run(seed).err());
+        mutation::set(None);
+        let found = found.unwrap_or_else(|| panic!("{mutation:?} is not found out"));
+        eprintln!("{mutation:?}: seed {}: {}", found.seed, found.broken);
+        assert_eq!(found.broken.invariant, *breaks, "{mutation:?}: {found}");
+    }
 }

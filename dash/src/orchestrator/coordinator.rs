@@ -27,6 +27,7 @@ use crate::api::BudgetOwner;
 use crate::env::IdSource;
 use crate::event::{Event, SystemError};
 use crate::ids::{AgentId, SwarmId};
+use crate::mutation::{self, Mutation};
 use crate::sink::{EventSink, SLOW_SINK};
 use crate::store::{Committed, StoreError};
 use crate::{Error, ErrorKind, Result};
@@ -400,10 +401,11 @@ impl Coordinator {
     }
 
     async fn commit_once(&mut self) -> Result<(), StoreError> {
-        let out = self.state.take_output();
+        let mut out = self.state.take_output();
         let mut ended = Ended::of(&out);
         ended.agents.append(&mut self.loaded.agents);
         ended.swarms.append(&mut self.loaded.swarms);
+        self.tell_too_early(&mut out);
         let committed = if out.changes.is_empty() {
             Committed::default()
         } else {
@@ -411,12 +413,7 @@ impl Coordinator {
         };
         let events: Vec<Arc<Event>> = committed.events.into_iter().map(Arc::new).collect();
         self.publish(&events);
-        for (id, answer) in out.replies {
-            if let Some(reply) = self.replies.remove(&id.0) {
-                // A caller that has gone needs no answer; what it asked for is done.
-                let _gone = reply.send(answer);
-            }
-        }
+        self.answer(std::mem::take(&mut out.replies));
         for effect in out.effects {
             if !self.state.draining || matches!(effect, Effect::Cancel(_)) {
                 self.carry_out(&effect);
@@ -430,6 +427,32 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    fn answer(&mut self, replies: Vec<(ReplyId, Result<Reply>)>) {
+        for (id, answer) in replies {
+            if let Some(reply) = self.replies.remove(&id.0) {
+                // A caller that has gone needs no answer; what it asked for is done.
+                let _gone = reply.send(answer);
+            }
+        }
+    }
+
+    /// Does nothing, unless a test breaks the order of things.
+    fn tell_too_early(&mut self, out: &mut Output) {
+        if mutation::active(Mutation::TellBeforeCommit) {
+            let events = out.changes.events.iter().cloned();
+            let events = events.map(|event| Arc::new(Event::committed(0, event)));
+            self.publish(&events.collect::<Vec<_>>());
+        }
+        let grants = mutation::active(Mutation::GrantBeforeCommit);
+        if grants || mutation::active(Mutation::AnswerBeforeCommit) {
+            let is_grant = |answer: &Result<Reply>| matches!(answer, Ok(Reply::Grant(_)));
+            let replies = std::mem::take(&mut out.replies).into_iter();
+            let (early, due) = replies.partition(|(_, answer)| is_grant(answer) == grants);
+            out.replies = due;
+            self.answer(early);
+        }
     }
 
     /// Writes; a full disk is waited out.

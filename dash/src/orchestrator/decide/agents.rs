@@ -12,6 +12,7 @@ use crate::model::{
     Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy, Swarm,
     SwarmStatus, TaskRole, Usage,
 };
+use crate::mutation::{self, Mutation};
 use crate::spawn::{AttemptFailure, DelegationResult, Grant};
 use crate::{Error, ErrorKind, Result};
 
@@ -199,7 +200,9 @@ impl Decision<'_> {
         if agent.status == AgentStatus::Paused {
             return self.agent_reply(id);
         }
-        agent.status.check_move(AgentStatus::Paused)?;
+        if !mutation::active(Mutation::PauseAnything) {
+            agent.status.check_move(AgentStatus::Paused)?;
+        }
         self.edit_agent(id, |a| {
             a.status = AgentStatus::Paused;
             a.pause_reason = Some(reason.to_owned());
@@ -401,7 +404,7 @@ impl Decision<'_> {
     fn kill_children(&mut self, parent: AgentId, swarm: SwarmId, reason: &str) {
         // Only these have children; the others need not be searched.
         let may_have = |s: &Swarm| s.strategy == Strategy::Tree || !s.config.profiles.is_empty();
-        if !self.swarm(swarm).is_ok_and(may_have) {
+        if !self.swarm(swarm).is_ok_and(may_have) || mutation::active(Mutation::LeaveChildren) {
             return;
         }
         for other in self.agents_of(swarm) {

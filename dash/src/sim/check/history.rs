@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, rows};
+use super::{Found, ends, rows};
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, BudgetId, EntryId, EventId, ReservationId, SwarmId, TaskId, TicketId};
 use crate::model::{
@@ -97,6 +97,12 @@ impl History {
         rows::no_step_is_done_twice(self, changes)?;
         rows::spent_is_within_caps(changes)?;
         self.take_rows(changes);
+        if !changes.agents.is_empty() || !changes.swarms.is_empty() {
+            ends::no_agent_is_orphaned(self)?;
+        }
+        if !changes.tasks.is_empty() || !changes.swarms.is_empty() {
+            ends::tasks_of_finished_swarms_are_terminal(self)?;
+        }
         for event in events {
             self.events.push(event.id);
             rows::events_tell_legal_moves(self, event)?;

@@ -1,12 +1,13 @@
 use super::{World, answered, model, tool, tool_answered};
 use crate::api::{BudgetOwner, BudgetRequest, CreateSwarm, Resolution};
+use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::{
     AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, SwarmStatus, TaskStatus, Usage,
 };
 use crate::orchestrator::effect::{Command, Effect, Input, Reply};
 use crate::settings::Settings;
-use crate::spawn::{AttemptFailure, Grant, Next};
+use crate::spawn::{AttemptFailure, Grant, Next, Outcome};
 
 fn parallel(agents: u32) -> CreateSwarm {
     let mut request = CreateSwarm::new("s", "do it");
@@ -467,4 +468,23 @@ fn a_count_that_no_server_means_is_bounded() {
         after.spent > 0 && after.overrun > 0,
         "recorded, and the store takes it"
     );
+}
+
+#[test]
+fn a_failed_call_is_told_before_the_end_that_its_cost_brings() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(1, 100));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    let failed = Outcome::ModelFailed {
+        key: MODEL,
+        error: "broke off".to_owned(),
+        billing: Billing::Unknown,
+    };
+    let end = Next::Fail(AttemptFailure::fatal("broke off").retryable());
+    world.advance(agent, vec![failed], end);
+    let row = world.state.swarms.get(swarm).unwrap();
+    assert_eq!(row.status, SwarmStatus::Failed);
+    let place = |name: &str| world.events.iter().position(|e| e.name() == name).unwrap();
+    assert!(place("agent.turn_failed") < place("agent.killed"));
 }
