@@ -479,6 +479,11 @@ impl Decision<'_> {
                 agent.status
             )));
         }
+        let parent = agent.parent_id.and_then(|id| self.agent(id).ok());
+        if parent.is_some_and(|parent| parent.status.is_terminal()) {
+            // Nobody would take what it answers.
+            return Err(Error::conflict("its parent has ended: retry the parent"));
+        }
         let reopened = match self.swarm(swarm)?.status {
             SwarmStatus::Failed => true,
             SwarmStatus::Active => false,

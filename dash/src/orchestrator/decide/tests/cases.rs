@@ -3,11 +3,12 @@ use crate::api::{BudgetOwner, BudgetRequest, CreateSwarm, Resolution};
 use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::{
-    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, SwarmStatus, TaskStatus, Usage,
+    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, Strategy, SwarmStatus,
+    TaskStatus, Usage,
 };
 use crate::orchestrator::effect::{Command, Effect, Input, Reply};
 use crate::settings::Settings;
-use crate::spawn::{AttemptFailure, Grant, Next, Outcome};
+use crate::spawn::{AttemptFailure, Delegation, Grant, Next, Outcome};
 
 fn parallel(agents: u32) -> CreateSwarm {
     let mut request = CreateSwarm::new("s", "do it");
@@ -487,4 +488,33 @@ fn a_failed_call_is_told_before_the_end_that_its_cost_brings() {
     assert_eq!(row.status, SwarmStatus::Failed);
     let place = |name: &str| world.events.iter().position(|e| e.name() == name).unwrap();
     assert!(place("agent.turn_failed") < place("agent.killed"));
+}
+
+#[test]
+fn a_child_is_not_retried_once_its_parent_has_ended() {
+    let mut world = World::new(Settings::default());
+    let mut request = parallel(1);
+    request.strategy = Strategy::Tree;
+    request.config.max_retries = 0;
+    world.swarm(request);
+    let parent = world.started()[0];
+    let delegation = Delegation {
+        name: "child".to_owned(),
+        task: "a part".to_owned(),
+        budget_nanos: None,
+        profile: None,
+    };
+    world.input(|reply| Input::Delegate {
+        agent_id: parent,
+        step: StepKey::Tool { turn: 1, index: 0 },
+        delegation: Box::new(delegation),
+        reply,
+    });
+    let child = world.started()[0];
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::KillAgent(parent)).unwrap();
+    let err = world.command(Command::RetryAgent(child)).unwrap_err();
+    assert_eq!(err.kind(), crate::ErrorKind::Conflict);
+    let row = world.state.agents.get(child).unwrap();
+    assert_eq!(row.status, AgentStatus::Failed);
 }
