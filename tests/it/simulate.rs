@@ -13,6 +13,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Threads that run seeds, each with a runtime of its own.
 const THREADS: usize = 2;
 
+/// What must have happened in a thousand seeds, beside every kind of event.
+const HAPPENS: &[&str] = &[
+    "crashes",
+    "outside: shutdown",
+    "sink: panic",
+    "sink: slow",
+    "starts that failed",
+    "store: conflict",
+    "store: failed after the commit",
+    "store: failed before the commit",
+    "store: failed read",
+    "store: full",
+    "store: locked",
+];
+
 #[expect(
     clippy::disallowed_methods,
     reason = "a test may be told how long to go on"
@@ -52,6 +67,10 @@ fn every_seed_keeps_every_invariant() {
     let failures = failures.into_inner().unwrap();
     let counts = counts.into_inner().unwrap();
     eprintln!("{wanted} seeds: {counts:#?}");
+    for what in dash::event::EventKind::NAMES.iter().chain(HAPPENS) {
+        let times = counts.get(what).copied().unwrap_or_default();
+        assert!(times > 0 || wanted < 1_000, "{what} never happens");
+    }
     assert!(
         failures.is_empty(),
         "{} of {wanted} seeds:\n{}",

@@ -16,8 +16,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use crate::event::Event;
-use crate::store::{EventFilter, MemoryStore};
+use crate::store::{EventFilter, MemoryStore, Store as _};
 use crate::{EventStream, Orchestrator, Result};
 
 pub mod check;
@@ -139,6 +141,7 @@ fn live(world: &Arc<World>) -> std::result::Result<(), Broken> {
             return Err(broken);
         }
         if end == Some(End::Over) {
+            still_there(world, &store)?;
             return world.with(|truth| check::ends::all(&truth.history));
         }
         if end.is_none() {
@@ -147,6 +150,40 @@ fn live(world: &Arc<World>) -> std::result::Result<(), Broken> {
     }
     let why = format!("{LIVES_IN_ALL_MAX} engines have ended and swarms are still open");
     Err(Broken::new("everything_ends", why))
+}
+
+/// What was committed is what the store has at the end.
+fn still_there(world: &World, store: &MemoryStore) -> std::result::Result<(), Broken> {
+    let history = world.with(|truth| truth.history.clone());
+    let mut lost = Vec::new();
+    // The store in memory never waits.
+    for (id, row) in &history.swarms {
+        let found = store.find_swarm(*id).now_or_never();
+        if !matches!(found, Some(Ok(Some(found))) if found == *row) {
+            lost.push(format!("swarm {id}"));
+        }
+    }
+    for (id, row) in &history.agents {
+        let found = store.find_agent(*id).now_or_never();
+        if !matches!(found, Some(Ok(Some(found))) if found == *row) {
+            lost.push(format!("agent {id}"));
+        }
+    }
+    for (id, row) in &history.tasks {
+        let found = store.find_task(*id).now_or_never();
+        if !matches!(found, Some(Ok(Some(found))) if found == *row) {
+            lost.push(format!("task {id}"));
+        }
+    }
+    let head = store.head_seq().now_or_never();
+    if !matches!(head, Some(Ok(head)) if head == history.events.len() as u64) {
+        lost.push(format!("events: {head:?} of {}", history.events.len()));
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let why = format!("not as committed: {}", lost.join(", "));
+    Err(Broken::new("acknowledged_writes_are_kept", why))
 }
 
 /// Starts an engine on what is stored, until it ends.

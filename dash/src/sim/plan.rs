@@ -140,7 +140,7 @@ impl Plan {
             actions: actions(&mut rng, swarms.len(), chaos_ms),
             swarms,
             models,
-            crashes: (0..crashes).map(|_| rng.between(1, 150)).collect(),
+            crashes: (0..crashes).map(|_| rng.between(1, 300)).collect(),
             store_faults: if is_rough { rng.between(0, 15) } else { 0 },
             faults: if is_rough { rng.between(0, 40) } else { 0 },
             shuffle: rng.between(0, 40),
@@ -193,7 +193,7 @@ fn settings(rng: &mut Rng, models: &[Model]) -> Settings {
 
 /// A cap: of a few calls, or of many. Nano-dollars, or as many tokens.
 pub(super) fn budget(rng: &mut Rng) -> BudgetRequest {
-    let is_tight = rng.chance(50);
+    let is_tight = rng.chance(40);
     let mut request = if rng.chance(25) {
         let (low, high) = if is_tight {
             (0, 12_000)
@@ -288,10 +288,12 @@ fn config(rng: &mut Rng, strategy: Strategy, models: &[Model]) -> SwarmConfig {
 }
 
 fn swarm(rng: &mut Rng, at: u64, models: &[Model]) -> CreateSwarm {
-    let strategy = rng
-        .pick(&Strategy::ALL)
-        .copied()
-        .unwrap_or(Strategy::Parallel);
+    let strategy = if rng.chance(20) {
+        Strategy::Tree
+    } else {
+        let drawn = rng.pick(&Strategy::ALL).copied();
+        drawn.unwrap_or(Strategy::Parallel)
+    };
     let mut request = CreateSwarm::new(format!("swarm {at}"), "Do the work.");
     request.id = Some(SwarmId::from_u128(u128::from(at) + 1));
     request.strategy = strategy;

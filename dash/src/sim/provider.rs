@@ -143,9 +143,7 @@ impl On {
                 .sleep(Duration::from_millis(self.delta_ms))
                 .await;
         }
-        if event.is_terminal() {
-            self.world.effect("the end of an answer").await;
-        }
+        self.world.effect("a piece of an answer").await;
         Some((event, Play::On(self)))
     }
 }

@@ -64,6 +64,7 @@ impl EventSink for RoughSink {
     }
 
     fn emit(&self, _events: &[Arc<Event>]) {
+        self.world.touch("a sink is told");
         let (is_slow, panics) = self.world.with(|truth| {
             let rough = self.world.plan.store_faults;
             (truth.fails(rough), truth.fails(rough / 2))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::env::{Clock as _, UnixMillis};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, SwarmId};
 use crate::sim::check::{Broken, History};
 use crate::sim::clock::{SimClock, SimIds};
@@ -149,7 +149,17 @@ impl World {
     /// One thing that reaches out of the engine, and the only place where it dies: then this never
     /// returns. Before and after every effect.
     pub(crate) async fn effect(&self, what: &str) {
-        let yields = self.with(|truth| {
+        if self.touch(what) {
+            return std::future::pending().await;
+        }
+        if self.with(|truth| truth.rng.chance(self.plan.shuffle)) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The same where nobody can wait. True = the life is over.
+    pub(crate) fn touch(&self, what: &str) -> bool {
+        let is_over = self.with(|truth| {
             truth.effects += 1;
             truth.in_life += 1;
             if truth.effects > EFFECTS_MAX {
@@ -161,15 +171,12 @@ impl World {
                 truth.count("crashes");
                 truth.line(format!("crash at {what}"));
             }
-            truth.rng.chance(self.plan.shuffle)
+            truth.is_over()
         });
-        if self.with(|truth| truth.is_over()) {
+        if is_over {
             self.over.notify_one();
-            return std::future::pending().await;
         }
-        if yields {
-            tokio::task::yield_now().await;
-        }
+        is_over
     }
 
     // ---- what is noted ----
@@ -218,6 +225,10 @@ impl World {
         for event in events {
             let json = serde_json::to_string(event).unwrap_or_default();
             self.note("event", &json);
+            let name = EventKind::NAMES.iter().find(|n| **n == event.kind.name());
+            if let Some(name) = name {
+                self.count(name);
+            }
         }
         let found = self.with(|truth| truth.history.take(changes, events));
         self.check(found);
