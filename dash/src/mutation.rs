@@ -36,6 +36,8 @@ pub enum Mutation {
     PauseAnything,
     /// Retries never become due.
     ForgetRetry,
+    /// A model is not told what its tools answered.
+    DropResults,
     /// A row keeps its version when it is written.
     KeepVersion,
 }
@@ -61,6 +63,7 @@ impl Mutation {
         (Self::ForgetResult, "no_step_is_done_twice"),
         (Self::PauseAnything, "moves_are_legal"),
         (Self::ForgetRetry, "everything_ends"),
+        (Self::DropResults, "requests_are_whole"),
         (Self::KeepVersion, "commits_are_accepted"),
     ];
 }

@@ -184,7 +184,7 @@ fn is_for_tests(path: &str) -> bool {
 
 /// Whether a part of a unit may be broken on purpose.
 fn may_be_broken(unit: &str) -> bool {
-    unit.starts_with("orchestrator") || unit == "store/memory"
+    unit.starts_with("orchestrator") || ["spawn/local", "store/memory"].contains(&unit)
 }
 
 /// The unit of a module path such as `store/sqlite/read`: the longest one it begins with.

@@ -103,8 +103,8 @@ const ACTIONS: &[(Action, u64)] = &[
     (Action::PauseAgent, 4),
     (Action::ResumeAgent, 4),
     (Action::KillAgent, 3),
-    (Action::RetryAgent, 3),
-    (Action::RetryAgentFrom, 2),
+    (Action::RetryAgent, 4),
+    (Action::RetryAgentFrom, 6),
     (Action::Steer, 6),
     (Action::FollowUp, 5),
     (Action::ClearInbox, 1),
@@ -157,7 +157,7 @@ fn models(rng: &mut Rng) -> Vec<Model> {
         };
         let mut model = Model::priced(id, PROVIDER, price(rng), price(rng));
         model.max_output_tokens = rng.small(200, 2_000);
-        model.context_window = rng.pick(&[0, 0, 3_000, 8_000]).copied().unwrap_or(0);
+        model.context_window = rng.pick(&[0, 0, 1_500, 2_500, 8_000]).copied().unwrap_or(0);
         model
     };
     let mut models = vec![

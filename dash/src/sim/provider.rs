@@ -72,6 +72,7 @@ impl SimProvider {
         world.effect("a request").await;
         let granted = world.with(|truth| rows::effect_was_granted(&truth.history, &key, None));
         world.check(granted.map(|_| ()));
+        world.check(rows::requests_are_whole(&key, &request.messages));
         let nth = world.with(|truth| truth.history.bills.get(&key).map_or(0, Vec::len));
         let mut rng = Rng::of(world.plan.seed, &format!("{key}#{nth}"));
         let faults = if world.is_healing() {

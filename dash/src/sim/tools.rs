@@ -95,7 +95,10 @@ impl Tool for SimTool {
             world.plan.faults
         };
         if !rng.chance(faults) {
-            return Ok(ToolOutput::text("done"));
+            let length = rng.between(1, 200);
+            return Ok(ToolOutput::text(
+                "done ".repeat(usize::try_from(length).unwrap_or(1)),
+            ));
         }
         match rng.between(0, 4) {
             0 => Err(ToolError::new("it did not work")),

@@ -22,6 +22,7 @@ pub const INVARIANTS: &[&str] = &[
     "no_step_is_done_twice",
     "nothing_is_told_before_its_commit",
     "once_effects_run_at_most_once_or_are_in_doubt",
+    "requests_are_whole",
     "reservations_sum_to_zero_at_the_end",
     "seq_has_no_gap",
     "spent_is_within_caps",

@@ -1,12 +1,13 @@
 //! What holds at every commit, and before every effect.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::history::Ack;
 use super::{Broken, Found, History};
 use crate::event::{Event, EventKind};
 use crate::ids::AgentId;
-use crate::model::{AgentStatus, SideEffect, Step, StepKey, StepState, SwarmStatus};
+use crate::model::{AgentStatus, Message, SideEffect, Step, StepKey, StepState, SwarmStatus};
 use crate::store::Changeset;
 
 /// Events are numbered from 1 without a gap.
@@ -257,6 +258,40 @@ pub fn effect_was_granted(
         return Err(Broken::new("no_step_is_done_twice", why));
     }
     Ok(Some(at))
+}
+
+/// In what a model is told, each call of an answer has one result, before the next answer; and no
+/// result is there without its call.
+///
+/// # Errors
+///
+/// If a result is missing, there twice, or without a call.
+pub fn requests_are_whole(key: &str, messages: &[Arc<Message>]) -> Found {
+    let broken = |why: String| Err(Broken::new("requests_are_whole", format!("{key}: {why}")));
+    let mut open: BTreeSet<&str> = BTreeSet::new();
+    for message in messages {
+        match message.as_ref() {
+            Message::Assistant(answer) => {
+                if let Some(call) = open.first() {
+                    return broken(format!("the call {call} has no result"));
+                }
+                open.extend(answer.tool_calls().map(|call| call.id.as_str()));
+            }
+            Message::ToolResult(result) => {
+                if !open.remove(result.tool_call_id.as_str()) {
+                    return broken(format!(
+                        "{} has no call, or two results",
+                        result.tool_call_id
+                    ));
+                }
+            }
+            Message::User(_) => {}
+        }
+    }
+    match open.first() {
+        Some(call) => broken(format!("the call {call} has no result")),
+        None => Ok(()),
+    }
 }
 
 /// A tool that may run once has run once, but for retries that someone has decided on.
