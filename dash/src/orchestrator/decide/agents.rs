@@ -301,7 +301,9 @@ impl Decision<'_> {
             a.completed_at = Some(now);
         });
         let Ok(agent) = self.agent(id) else { return };
-        let (cost, task) = (cost_so_far(agent), agent.task_id);
+        let (cost, task, swarm) = (cost_so_far(agent), agent.task_id, agent.swarm_id);
+        // One that was retried by hand after its parent had been told that it failed.
+        self.kill_children(id, swarm, "its parent has completed");
         let preview = cut(&result, RESULT_PREVIEW);
         self.emit_agent(
             id,

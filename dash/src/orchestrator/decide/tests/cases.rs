@@ -490,9 +490,8 @@ fn a_failed_call_is_told_before_the_end_that_its_cost_brings() {
     assert!(place("agent.turn_failed") < place("agent.killed"));
 }
 
-#[test]
-fn a_child_is_not_retried_once_its_parent_has_ended() {
-    let mut world = World::new(Settings::default());
+/// A parent and its child, in a tree without retries.
+fn family(world: &mut World) -> (crate::ids::AgentId, crate::ids::AgentId) {
     let mut request = parallel(1);
     request.strategy = Strategy::Tree;
     request.config.max_retries = 0;
@@ -510,11 +509,28 @@ fn a_child_is_not_retried_once_its_parent_has_ended() {
         delegation: Box::new(delegation),
         reply,
     });
-    let child = world.started()[0];
+    (parent, world.started()[0])
+}
+
+#[test]
+fn a_child_is_not_retried_once_its_parent_has_ended() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
     world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
     world.command(Command::KillAgent(parent)).unwrap();
     let err = world.command(Command::RetryAgent(child)).unwrap_err();
     assert_eq!(err.kind(), crate::ErrorKind::Conflict);
     let row = world.state.agents.get(child).unwrap();
     assert_eq!(row.status, AgentStatus::Failed);
+}
+
+#[test]
+fn a_child_that_was_retried_ends_with_its_parent() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::RetryAgent(child)).unwrap();
+    world.advance(parent, Vec::new(), complete("without it"));
+    let row = world.state.agents.get(child).unwrap();
+    assert_eq!(row.status, AgentStatus::Killed);
 }
