@@ -428,8 +428,9 @@ async fn reconcile(world: &World, engine: &Orchestrator) -> Result<Option<String
 /// Faults have ended: settles doubts, lifts caps, resumes what is paused, until all swarms end.
 async fn put_right(world: &Arc<World>, engine: &Orchestrator) -> End {
     let began = world.elapsed();
-    lift_caps(world, engine).await;
     loop {
+        // Again and again: an engine that waits for space refuses callers.
+        lift_caps(world, engine).await;
         let (doubts, swarms, agents, open) = world.with(|truth| {
             let history = &truth.history;
             let swarms = history.swarms.values();
@@ -476,21 +477,17 @@ async fn lift_caps(world: &World, engine: &Orchestrator) {
         owners.collect::<Vec<_>>()
     });
     for (scope, id) in owners {
-        let owner = match scope {
-            BudgetScope::Project => continue,
-            BudgetScope::Swarm => id.parse().ok().map(BudgetOwner::Swarm),
-            BudgetScope::Agent => id.parse().ok().map(BudgetOwner::Agent),
-            BudgetScope::Task => id.parse().ok().map(BudgetOwner::Task),
+        // A budget knows the id of its project, callers its name; there are two.
+        let owners: Vec<Option<BudgetOwner>> = match scope {
+            BudgetScope::Project => ["default", "other"]
+                .map(|name| Some(BudgetOwner::Project(name.to_owned())))
+                .to_vec(),
+            BudgetScope::Swarm => vec![id.parse().ok().map(BudgetOwner::Swarm)],
+            BudgetScope::Agent => vec![id.parse().ok().map(BudgetOwner::Agent)],
+            BudgetScope::Task => vec![id.parse().ok().map(BudgetOwner::Task)],
         };
-        if let Some(owner) = owner {
+        for owner in owners.into_iter().flatten() {
             drop(engine.allocate(owner, None).await);
         }
-    }
-    for project in ["default", "other"] {
-        drop(
-            engine
-                .allocate(BudgetOwner::Project(project.to_owned()), None)
-                .await,
-        );
     }
 }
