@@ -38,6 +38,7 @@ mod recovery_hooks;
 mod recovery_inbox;
 mod requests;
 mod shutdown;
+mod simulate;
 mod source;
 mod steering;
 mod strategies;

@@ -251,6 +251,8 @@ impl Session {
         let task = task.instrument(Span::current());
         let mut task = AbortOnDrop(self.cx.tasks.spawn(task), cancel.drop_guard());
         tokio::select! {
+            // What has answered in time has answered.
+            biased;
             joined = &mut task.0 => joined.unwrap_or_else(|err| {
                 Err(ToolError::new(format!("the tool failed: {}", panic_text(err))))
             }),
