@@ -25,6 +25,12 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Above this size an unclean end is not followed by `quick_check` (about 0.4 s at the bound).
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
 
+/// A page of the database: SQLite's default.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Bytes of a rollback journal that say what it is.
+const JOURNAL_HEADER_BYTES: usize = 28;
+
 /// Statements each connection keeps prepared: all that there are, and room for list filters.
 const STATEMENTS_MAX: usize = 128;
 
@@ -119,7 +125,8 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(parent.join(name))
 }
 
-/// Whether the file is new or empty. Looks at the bytes, so that a foreign file is never touched.
+/// Whether the file is new, empty or was never finished. Looks at the bytes, so that a foreign file
+/// is never touched.
 ///
 /// # Errors
 ///
@@ -131,6 +138,7 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
         Err(err) => return Err(open_error(path, &err)),
     };
     let mut header = Vec::with_capacity(100);
+    let len = file.metadata().map_err(|err| open_error(path, &err))?.len();
     file.take(100)
         .read_to_end(&mut header)
         .map_err(|err| open_error(path, &err))?;
@@ -143,9 +151,34 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
     if is_sqlite && is_ours {
         return Ok(false);
     }
+    if is_unfinished(path, len)? {
+        return Ok(true);
+    }
     Err(StoreError::NotDash {
         path: path.to_path_buf(),
     })
+}
+
+/// Whether a power cut has torn the first page of a new file while it was written. Then the journal
+/// beside it says that the file had no pages, and SQLite takes it back to that.
+fn is_unfinished(path: &Path, len: u64) -> Result<bool, StoreError> {
+    if len > PAGE_BYTES {
+        return Ok(false);
+    }
+    let journal = match File::open(suffixed(path, "-journal")) {
+        Ok(journal) => journal,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(err) => return Err(open_error(path, &err)),
+    };
+    let mut header = Vec::with_capacity(JOURNAL_HEADER_BYTES);
+    journal
+        .take(JOURNAL_HEADER_BYTES as u64)
+        .read_to_end(&mut header)
+        .map_err(|err| open_error(path, &err))?;
+    // Offsets: sqlite.org/fileformat2.html, section 3.
+    let is_journal = header.get(..8) == Some(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7");
+    let had_no_pages = header.get(16..20) == Some(&[0; 4]);
+    Ok(is_journal && had_no_pages)
 }
 
 /// The only read-write connection.
