@@ -45,15 +45,44 @@ const PRAGMAS: [(&str, &str); 6] = [
 ];
 
 /// The same for the writer. It makes all checkpoints itself.
-const WRITER_PRAGMAS: [(&str, &str); 5] = [
+const WRITER_PRAGMAS: [(&str, &str); 4] = [
     // 8 MiB. With SQLite's 2, the transactions of some hundred agents spill their pages into the
     // log halfway and read them back.
     ("cache_size", "-8192"),
     ("journal_mode", "wal"),
-    ("synchronous", "2"),
     ("wal_autocheckpoint", "0"),
     ("journal_size_limit", "67108864"),
 ];
+
+/// When SQLite flushes what it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Before a commit returns.
+    EveryCommit,
+    /// Only around checkpoints: a power cut takes what was committed since.
+    #[cfg(feature = "test-util")]
+    Checkpoints,
+}
+
+impl Flush {
+    /// The value of `PRAGMA synchronous`.
+    const fn synchronous(self) -> &'static str {
+        match self {
+            Self::EveryCommit => "2",
+            #[cfg(feature = "test-util")]
+            Self::Checkpoints => "1",
+        }
+    }
+
+    /// What a store with it survives.
+    pub(super) const fn durability(self) -> &'static str {
+        match self {
+            Self::EveryCommit => "power loss (WAL, synchronous=FULL)",
+            #[cfg(feature = "test-util")]
+            Self::Checkpoints => "the end of the process (WAL, synchronous=NORMAL)",
+        }
+    }
+}
 
 /// A store that was found fit to be used.
 pub(super) struct Opened {
@@ -63,7 +92,7 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the store at `path`, takes its lock, brings its schema up to date.
-pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
+pub(super) fn open(path: &Path, now: UnixMillis, flush: Flush) -> Result<Opened, StoreError> {
     let version = rusqlite::version_number();
     if version < SQLITE_VERSION_MIN {
         return Err(StoreError::Open {
@@ -86,7 +115,7 @@ pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
     let wal_len = std::fs::metadata(suffixed(&path, "-wal")).map_or(0, |meta| meta.len());
     let is_unclean = lock.was_unclean || wal_len > 0;
 
-    let conn = connect_writer(&path).map_err(classify)?;
+    let conn = connect_writer(&path, flush).map_err(classify)?;
     if is_unclean {
         quick_check(&conn, &path).map_err(classify)?;
     }
@@ -182,7 +211,7 @@ fn is_unfinished(path: &Path, len: u64) -> Result<bool, StoreError> {
 }
 
 /// The only read-write connection.
-pub(super) fn connect_writer(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn connect_writer(path: &Path, flush: Flush) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     prepare(&conn)?;
@@ -192,6 +221,7 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, Fault> {
         conn.pragma_update(None, "application_id", migrate::APPLICATION_ID)?;
     }
     set(&conn, &WRITER_PRAGMAS)?;
+    set(&conn, &[("synchronous", flush.synchronous())])?;
     Ok(conn)
 }
 
