@@ -222,6 +222,10 @@ pub(super) fn connect_writer(path: &Path, flush: Flush) -> Result<Connection, Fa
     }
     set(&conn, &WRITER_PRAGMAS)?;
     set(&conn, &[("synchronous", flush.synchronous())])?;
+    if log_pages(&conn, "PRAGMA wal_checkpoint(NOOP)")?.0 < 0 {
+        let detail = "the write-ahead log is not in use".to_owned();
+        return Err(StoreError::Open { detail }.into());
+    }
     Ok(conn)
 }
 
@@ -247,11 +251,11 @@ fn prepare(conn: &Connection) -> Result<(), Fault> {
 /// Sets pragmas and reads them back.
 fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
     for (name, value) in pragmas {
-        conn.pragma_update_and_check(None, name, value, |_| Ok(()))
-            .or_else(|err| match err {
-                rusqlite::Error::QueryReturnedNoRows => Ok(()),
-                err => Err(err),
-            })?;
+        // To its end: setting may be a transaction, and whether that has been committed is known
+        // only after the row that tells the new value.
+        let mut statement = conn.prepare(&format!("PRAGMA {name} = {value}"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
         let found = pragma(conn, name)?;
         if found != *value {
             let detail = format!("`PRAGMA {name} = {value}` did not take, it is {found}");
@@ -259,6 +263,13 @@ fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Pages in the log after a checkpoint, and how many of them are in the database too. Negative if
+/// there is no log.
+pub(super) fn log_pages(conn: &Connection, checkpoint: &str) -> rusqlite::Result<(i64, i64)> {
+    conn.prepare_cached(checkpoint)?
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
 /// A pragma's value as text.
