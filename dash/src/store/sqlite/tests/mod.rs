@@ -470,7 +470,7 @@ async fn after_damage_nothing_more_is_written() {
 #[tokio::test]
 async fn the_settings_are_what_they_should_be() {
     let (_dir, path) = place();
-    let opened = open::open(&path, AT, open::Flush::EveryCommit).unwrap();
+    let opened = open::open(&path, AT, Flush::EveryCommit).unwrap();
     for (name, value) in [
         ("journal_mode", "wal"),
         ("synchronous", "2"),
@@ -538,9 +538,7 @@ fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_checks_are_the_tables_of_states() {
     let (_dir, path) = place();
-    let conn = open::open(&path, AT, open::Flush::EveryCommit)
-        .unwrap()
-        .conn;
+    let conn = open::open(&path, AT, Flush::EveryCommit).unwrap().conn;
     macro_rules! same {
         ($table:literal, $column:literal, $all:expr) => {
             let expected: Vec<_> = $all.iter().map(|value| value.as_str().to_owned()).collect();
