@@ -28,6 +28,7 @@ mod input;
 mod layering;
 mod lifecycle;
 mod no_panics;
+mod power;
 mod profiles;
 mod real_model;
 mod real_model_dialects;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::fault::Fault;
 use self::fault::replicate;
+use self::open::Flush;
 use self::read::Readers;
 use self::writer::{Outcome, Request, Writer};
 use super::{
@@ -104,7 +105,22 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        blocking(move || Self::open_blocking(&path, clock.as_ref(), &|_, _| ())).await
+        blocking(move || Self::open_blocking(&path, clock.as_ref(), Flush::EveryCommit, &|_, _| ()))
+            .await
+    }
+
+    /// Opens the store at `path` so that a power cut loses commits that were acknowledged
+    /// (`synchronous=NORMAL`). For tests that must be able to see the loss, and for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`].
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub async fn open_losing_power_cuts(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_path_buf();
+        let open = move || Self::open_blocking(&path, &SystemClock, Flush::Checkpoints, &|_, _| ());
+        blocking(open).await
     }
 
     /// The same as [`SqliteStore::open`], for tests that stop a program in the middle of a
@@ -122,15 +138,16 @@ impl SqliteStore {
         watch: impl Fn(u32, u32) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        blocking(move || Self::open_blocking(&path, &SystemClock, &watch)).await
+        blocking(move || Self::open_blocking(&path, &SystemClock, Flush::EveryCommit, &watch)).await
     }
 
     fn open_blocking(
         path: &Path,
         clock: &dyn Clock,
+        flush: Flush,
         watch: migrate::Watch<'_>,
     ) -> Result<Self, StoreError> {
-        let open::Opened { path, lock, conn } = open::open(path, clock.now(), watch)?;
+        let open::Opened { path, lock, conn } = open::open(path, clock.now(), flush, watch)?;
         let writer = Writer::new(conn, path.clone()).map_err(|fault| fault.classify(&path))?;
         let (tx, rx) = mpsc::channel(writer::QUEUE_LEN);
         let (ended, outcome) = watch::channel(None);
@@ -142,7 +159,7 @@ impl SqliteStore {
             })?;
         let info = StoreInfo {
             backend: ["sqlite ", rusqlite::version()].concat(),
-            durability: "power loss (WAL, synchronous=FULL)".to_owned(),
+            durability: flush.durability().to_owned(),
             path: Some(path.clone()),
         };
         Ok(Self {
@@ -216,7 +233,7 @@ impl SqliteStore {
             require_store(&path)?;
             let lock = lock::FileLock::acquire(&path)?;
             let down = || {
-                let mut conn = open::connect_writer(&path)?;
+                let mut conn = open::connect_writer(&path, Flush::EveryCommit)?;
                 migrate::down(&mut conn, version)?;
                 conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
                 Ok(())

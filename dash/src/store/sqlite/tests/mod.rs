@@ -141,6 +141,44 @@ async fn a_foreign_file_is_refused_and_not_touched() {
     }
 }
 
+/// The journal of a transaction on a file of so many pages, before it has changed one.
+///
+/// Format: sqlite.org/fileformat2.html, section 3. There are no page records.
+fn journal_of(pages: u32) -> Vec<u8> {
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for word in [0, 0, pages, 512, 4_096] {
+        journal.extend(word.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    journal
+}
+
+/// What a power cut leaves behind while the first page of a new file is written: of its sectors
+/// some are missing, the first among them.
+#[tokio::test]
+async fn a_file_whose_first_page_is_torn_is_made_anew() {
+    for (len, first) in [(4_096, 0), (4_096, 0x5a), (1_024, 0)] {
+        let (_dir, path) = place();
+        std::fs::write(&path, vec![first; len]).unwrap();
+        std::fs::write(lock::suffixed(&path, "-journal"), journal_of(0)).unwrap();
+        let store = open_seeded(&path).await;
+        store.close().await.unwrap();
+        SqliteStore::verify(&path).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_file_with_a_journal_is_refused_and_not_touched() {
+    for (len, journal) in [(4_097, journal_of(0)), (4_096, journal_of(1))] {
+        let (_dir, path) = place();
+        std::fs::write(&path, vec![b'x'; len]).unwrap();
+        std::fs::write(lock::suffixed(&path, "-journal"), journal).unwrap();
+        let err = SqliteStore::open(&path).await.unwrap_err();
+        assert!(matches!(err, StoreError::NotDash { .. }), "{err}");
+        assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; len]);
+    }
+}
+
 /// What a kill leaves behind that comes between the first page of a new file and the end of the
 /// journal beside it: SQLite takes the page back, and with it the mark of whose file it is.
 #[tokio::test]
@@ -150,12 +188,7 @@ async fn a_file_whose_first_page_is_taken_back_is_made_anew() {
     conn.pragma_update(None, "application_id", migrate::APPLICATION_ID)
         .unwrap();
     drop(conn);
-    // Format: sqlite.org/fileformat2.html, section 3. No page records; the file had no pages.
-    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    for word in [0_u32, 0, 0, 512, 4_096] {
-        journal.extend(word.to_be_bytes());
-    }
-    journal.resize(512, 0);
+    let journal = journal_of(0);
     std::fs::write(lock::suffixed(&path, "-journal"), journal).unwrap();
 
     let store = open_seeded(&path).await;
@@ -467,7 +500,7 @@ async fn after_damage_nothing_more_is_written() {
 #[tokio::test]
 async fn the_settings_are_what_they_should_be() {
     let (_dir, path) = place();
-    let opened = open::open(&path, AT, &|_, _| ()).unwrap();
+    let opened = open::open(&path, AT, Flush::EveryCommit, &|_, _| ()).unwrap();
     for (name, value) in [
         ("journal_mode", "wal"),
         ("synchronous", "2"),
@@ -535,7 +568,9 @@ fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_checks_are_the_tables_of_states() {
     let (_dir, path) = place();
-    let conn = open::open(&path, AT, &|_, _| ()).unwrap().conn;
+    let conn = open::open(&path, AT, Flush::EveryCommit, &|_, _| ())
+        .unwrap()
+        .conn;
     macro_rules! same {
         ($table:literal, $column:literal, $all:expr) => {
             let expected: Vec<_> = $all.iter().map(|value| value.as_str().to_owned()).collect();
