@@ -19,6 +19,7 @@ mod example;
 mod example_servers;
 mod examples;
 mod faults;
+mod final_results;
 mod fuzz;
 mod hooks;
 mod input;

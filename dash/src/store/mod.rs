@@ -45,6 +45,8 @@ mod changeset;
 pub use changeset::{Changeset, Committed, RowWrite};
 
 pub mod memory;
+#[cfg(test)]
+mod random_tests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

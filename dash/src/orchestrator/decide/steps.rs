@@ -663,6 +663,7 @@ impl Decision<'_> {
             content,
             is_error,
             details,
+            is_final: false,
         };
         let message = Arc::new(Message::ToolResult(result));
         self.append(id, Some(key), EntryBody::Message { message })

@@ -17,6 +17,10 @@ use crate::ids::{AgentId, BudgetId, EntryId, EventId, SwarmId, TaskId, TicketId}
 use crate::model::budget::ThresholdAction;
 use crate::model::{BudgetScope, Currency, Progress, StepKey, Strategy, Usage};
 
+mod delta;
+
+pub use delta::{Delta, DeltaKind};
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $wire:literal {
         $($(#[$fdoc:meta])* $field:ident: $ty:ty,)*
@@ -86,13 +90,19 @@ macro_rules! events {
                     $($wire => serde_json::from_str(json).map(Self::$name).ok(),)*
                     _ => None,
                 };
-                match known {
-                    Some(kind) => Ok(kind),
-                    None => Ok(Self::Unknown {
-                        type_name: type_name.to_owned(),
-                        data: serde_json::from_str(json)?,
-                    }),
+                if let Some(kind) = known {
+                    return Ok(kind);
                 }
+                let data: Value = serde_json::from_str(json)?;
+                // What names a field twice is read as its last one: as it will be once written again.
+                let known = match type_name {
+                    $($wire => $name::deserialize(&data).map(Self::$name).ok(),)*
+                    _ => None,
+                };
+                Ok(known.unwrap_or_else(|| Self::Unknown {
+                    type_name: type_name.to_owned(),
+                    data,
+                }))
             }
 
             /// The JSON Schema of every payload, by wire name.
@@ -559,33 +569,6 @@ events! {
     }
 }
 
-/// A fragment of a streaming answer: published, never stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delta {
-    /// The agent whose answer it is.
-    pub agent_id: AgentId,
-    /// Its swarm.
-    pub swarm_id: SwarmId,
-    /// The model call.
-    pub step: StepKey,
-    /// What was added.
-    pub kind: DeltaKind,
-}
-
-/// What a [`Delta`] adds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", content = "text", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum DeltaKind {
-    /// Text for the reader.
-    Text(String),
-    /// Reasoning.
-    Thinking(String),
-    /// A tool call begins; its tool's name.
-    ToolCall(String),
-}
-
 /// Who an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventSource {
@@ -772,6 +755,16 @@ mod tests {
     fn a_known_type_with_a_payload_of_another_shape_is_kept_too() {
         let kind = EventKind::decode("agent.started", r#"{"other":1}"#).unwrap();
         assert!(matches!(kind, EventKind::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_payload_that_names_a_field_twice_is_read_as_it_is_read_again() {
+        let (one, two) = (SwarmId::from_u128(1), SwarmId::from_u128(2));
+        let json = format!(r#"{{"swarmId":"{one}","swarmId":"{two}"}}"#);
+        let kind = EventKind::decode("swarm.resumed", &json).unwrap();
+        let again = EventKind::decode(kind.name(), &kind.data_json().unwrap()).unwrap();
+        assert_eq!(kind, again);
+        assert!(!matches!(kind, EventKind::Unknown { .. }), "{kind:?}");
     }
 
     #[test]
