@@ -5,6 +5,7 @@ mod answers;
 mod attempts;
 mod branches;
 mod budgets;
+mod commits;
 mod compaction;
 mod crash;
 mod crash_audit;

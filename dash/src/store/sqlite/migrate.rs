@@ -33,6 +33,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         up: include_str!("../../../migrations/0002_agent_core.up.sql"),
         down: include_str!("../../../migrations/0002_agent_core.down.sql"),
     },
+    Migration {
+        version: 3,
+        name: "step_order",
+        up: include_str!("../../../migrations/0003_step_order.up.sql"),
+        down: include_str!("../../../migrations/0003_step_order.down.sql"),
+    },
 ];
 
 /// The newest version this build knows.

@@ -210,7 +210,7 @@ async fn a_newer_or_different_schema_is_refused() {
     set("INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (9, 'x', 0, 'y')");
     let err = SqliteStore::open(&path).await.unwrap_err();
     assert!(
-        matches!(err, StoreError::Newer { found: 9, known: 2 }),
+        matches!(err, StoreError::Newer { found: 9, known: 3 }),
         "{err}"
     );
     set("DELETE FROM _migrations WHERE version = 9; UPDATE _migrations SET checksum = 'other'");
@@ -233,7 +233,7 @@ async fn migrations_go_up_down_and_up_again() {
         number("SELECT applied_at FROM _migrations WHERE version = 1"),
         AT.0
     );
-    assert_eq!(number("PRAGMA user_version"), 2);
+    assert_eq!(number("PRAGMA user_version"), 3);
     SqliteStore::migrate_down(&path, 0).await.unwrap();
     assert_eq!(number("SELECT count(*) FROM sqlite_schema"), 0);
     assert_eq!(number("PRAGMA user_version"), 0);
@@ -242,6 +242,67 @@ async fn migrations_go_up_down_and_up_again() {
         store.find_agent(WORLD.agent_id).await.unwrap(),
         Some(WORLD.agent())
     );
+}
+
+/// All rows of the tables that migration 3 makes anew, as text.
+fn journal_rows(path: &Path) -> Vec<String> {
+    let conn = shell(path);
+    let mut out = Vec::new();
+    for (table, order) in [
+        ("entries", "id"),
+        ("steps", "agent, kind, turn, number"),
+        ("events", "seq"),
+    ] {
+        let sql = format!("SELECT * FROM {table} ORDER BY {order}");
+        let mut statement = conn.prepare(&sql).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let values: Vec<_> = (0..columns).map(|at| row.get_ref(at).unwrap()).collect();
+            out.push(format!("{table} {values:?}"));
+        }
+    }
+    out
+}
+
+#[tokio::test]
+async fn the_journal_is_put_in_another_order_and_back_without_a_loss() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let first = WORLD.entry(1, message("hello"));
+    let mut second = WORLD.entry(2, message(&"a long answer ".repeat(100)));
+    second.parent_id = Some(first.id);
+    let mut done = WORLD.step(StepKey::Tool { turn: 1, index: 0 });
+    (done.state, done.entry_id, done.finished_at) = (StepState::Done, Some(second.id), Some(AT));
+    let open = WORLD.step(StepKey::Tool { turn: 2, index: 0 });
+    let changeset = Changeset {
+        entries: vec![first, second.clone()],
+        steps: vec![open.clone(), done.clone()],
+        ..WORLD.events(3)
+    };
+    store.commit(changeset).await.unwrap();
+    store.close().await.unwrap();
+    let rows = journal_rows(&path);
+    assert_eq!(rows.len(), 7);
+
+    SqliteStore::migrate_down(&path, 2).await.unwrap();
+    assert_eq!(journal_rows(&path), rows);
+    let conn = shell(&path);
+    conn.pragma_update(None, "foreign_keys", 1).unwrap();
+    let stray = "UPDATE events SET type = 999";
+    assert!(conn.execute(stray, []).is_err(), "the key is back");
+    drop(conn);
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    let found = store.list_path(second.id, 9).await.unwrap();
+    assert_eq!(found.len(), 2);
+    for step in [open, done] {
+        let found = store.find_step(WORLD.agent_id, step.key).await.unwrap();
+        assert_eq!(found, Some(step));
+    }
+    store.close().await.unwrap();
+    assert_eq!(journal_rows(&path), rows);
+    assert_eq!(SqliteStore::verify(&path).await.unwrap(), 3);
 }
 
 #[tokio::test]
