@@ -128,7 +128,7 @@ impl Done {
             3 | 4 => {
                 self.misdeeds.cut += 1;
                 self.cut.insert(key);
-                reply.cut((chance >> 32) as usize % 1_500)
+                reply.cut(usize::try_from((chance >> 32) % 1_500).unwrap())
             }
             5 | 6 => {
                 self.misdeeds.dripped += 1;
