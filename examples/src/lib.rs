@@ -21,4 +21,6 @@ mod documents {
 
     #[doc = include_str!("../../docs/guide/seams.md")]
     mod seams {}
+    #[doc = include_str!("../../docs/guide/proof.md")]
+    mod proof {}
 }

@@ -158,9 +158,11 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn command(&self, dir: &Path) -> Command {
+        if let Some(served) = self.served {
+            return served.driver(dir, self.cap);
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_crash_driver"));
         command.arg(dir).arg(self.cap);
-        command.args(self.served.map(Served::url));
         command
     }
 

@@ -122,6 +122,11 @@ fn check_error(err: &StoreError, what: &str) {
     assert!(text.contains(advice), "{what}: {text}");
 }
 
+/// A number below `end` that follows from `chance`.
+fn below(chance: u64, end: usize) -> usize {
+    usize::try_from(chance % end as u64).unwrap()
+}
+
 type Fates = BTreeMap<Fate, u64>;
 
 /// Damages copies of a file, and asks what became of each. What only a read finds is a fault of the
@@ -149,7 +154,7 @@ async fn wound(
 async fn a_flipped_bit_is_found_or_harmless_but_for_rows_without_a_hash() {
     let whole = Whole::make().await;
     let fates = wound(&whole, "flipped bits", FLIPS, |chance, bytes| {
-        let at = (chance >> 3) as usize % bytes.len();
+        let at = below(chance >> 3, bytes.len());
         bytes[at] ^= 1 << (chance & 7);
     })
     .await;
@@ -162,7 +167,7 @@ async fn a_flipped_bit_is_found_or_harmless_but_for_rows_without_a_hash() {
 async fn a_torn_file_is_found_or_harmless() {
     let whole = Whole::make().await;
     let len = whole.bytes.len();
-    let page = move |chance: u64| chance as usize % (len / PAGE) * PAGE;
+    let page = move |chance: u64| below(chance, len / PAGE) * PAGE;
     let lost = wound(&whole, "pages of zeros", WOUNDS, |chance, bytes| {
         bytes[page(chance)..][..PAGE].fill(0);
     })
@@ -178,15 +183,15 @@ async fn a_torn_file_is_found_or_harmless() {
     )
     .await;
     let garbage = wound(&whole, "sectors of garbage", WOUNDS, |chance, bytes| {
-        let at = chance as usize % (len / SECTOR) * SECTOR;
+        let at = below(chance, len / SECTOR) * SECTOR;
         for (number, byte) in (chance..).zip(&mut bytes[at..at + SECTOR]) {
-            *byte = mix(number) as u8;
+            *byte = mix(number).to_le_bytes()[0];
         }
     })
     .await;
     // An empty file is a new one, as is said where files are opened.
     let short = wound(&whole, "ends cut off", WOUNDS, |chance, bytes| {
-        bytes.truncate(1 + chance as usize % (len - 1));
+        bytes.truncate(1 + below(chance, len - 1));
     })
     .await;
     for fates in [lost, misplaced, garbage, short] {
@@ -207,7 +212,7 @@ async fn a_log_without_its_end_is_an_earlier_moment() {
         let copy = tempfile::tempdir().unwrap();
         let path = copy.path().join("run.db");
         std::fs::write(&path, &db).unwrap();
-        let end = mix(number) as usize % log.len();
+        let end = below(mix(number), log.len());
         std::fs::write(copy.path().join("run.db-wal"), &log[..end]).unwrap();
         let events = match SqliteStore::verify(&path).await {
             Ok(_) => audit(&path).await.events,

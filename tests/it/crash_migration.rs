@@ -13,14 +13,16 @@ use rusqlite::{Connection, params_from_iter};
 use tokio::process::Command;
 
 use crate::crash::mix;
-use crate::crash_audit::{audit, check_told};
+use crate::crash_audit::{audit, check_effects, check_end_served, check_told};
 use crate::crash_child::{Process, tell};
-use crate::crash_open::{finish, half_done};
+use crate::crash_served::Served;
 
 /// The schema of the first release.
 const FIRST: &str = include_str!("../../migrations/0001_initial.up.sql");
 /// `DASH` in ASCII.
 const APPLICATION_ID: i64 = 0x4441_5348;
+/// Lines that a driver says until it is killed, in the middle of its work.
+const LINES: usize = 250;
 /// Kills at random moments.
 const KILLS: u64 = 40;
 /// A page and its head in the log of SQLite, and the head of the log.
@@ -108,8 +110,9 @@ fn schema(db: &Path) -> (Vec<String>, i64) {
 /// A database that is to be migrated, and what it must hold afterwards.
 struct Older {
     dir: tempfile::TempDir,
-    /// What the processes that made it have said.
+    /// What the process that made it has said, and whose model it asked.
     said: Vec<String>,
+    served: Option<Served>,
     /// The tables of the first release; none if there is no file yet.
     tables: BTreeMap<String, Vec<String>>,
     rows: BTreeMap<String, Vec<String>>,
@@ -125,6 +128,7 @@ impl Older {
             schema: undisturbed(dir.path()).await,
             dir,
             said: Vec::new(),
+            served: None,
             tables: BTreeMap::new(),
             rows: BTreeMap::new(),
         }
@@ -133,7 +137,13 @@ impl Older {
     /// A run that was killed in the middle, as the first release would have left it.
     async fn of_the_first_release() -> Self {
         let made = tempfile::tempdir().unwrap();
-        let said = half_done(made.path()).await;
+        let served = Served::start(0).await;
+        let mut driver = Process::start(&mut served.driver(made.path(), "100"));
+        for _ in 0..LINES {
+            driver.line().await.unwrap();
+        }
+        let (said, status) = driver.kill().await;
+        assert_eq!(status.signal(), Some(9));
         let new = made.path().join("run.db");
         let dir = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(made.path()).unwrap() {
@@ -154,6 +164,7 @@ impl Older {
             schema: undisturbed(dir.path()).await,
             dir,
             said,
+            served: Some(served),
             tables,
             rows,
         }
@@ -180,6 +191,24 @@ impl Older {
         let events = self.rows.get("events").map_or(0, Vec::len);
         let found = SqliteStore::verify(&db).await;
         assert_eq!(found.unwrap(), events as u64, "{what}");
+    }
+}
+
+impl Older {
+    /// The work goes on where the older program has left it, and ends well.
+    async fn finish(&self, dir: &Path) {
+        let served = self.served.as_ref().expect("there is work to go on with");
+        let db = dir.join("run.db");
+        check_told(&audit(&db).await, &self.said);
+        let mut command = served.driver(dir, "100");
+        let (status, lines, complaints) = Process::start(&mut command).end().await;
+        assert!(status.success(), "{complaints}");
+        let records = audit(&db).await;
+        check_told(&records, &self.said);
+        check_told(&records, &lines);
+        check_effects(dir, &records);
+        served.check_bill(&records);
+        check_end_served(&records);
     }
 }
 
@@ -279,10 +308,7 @@ async fn killed_at_any_moment_of_a_migration_it_migrates_the_next_time() {
         }
         older.check(dir.path(), &format!("kill {kill}")).await;
         if kill == 0 {
-            let db = dir.path().join("run.db");
-            check_told(&audit(&db).await, &older.said);
-            // The work goes on where the older program has left it.
-            finish(dir.path(), older.said.clone()).await;
+            older.finish(dir.path()).await;
         }
     }
     tell(&format!(

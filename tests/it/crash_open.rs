@@ -23,7 +23,7 @@ fn driver(dir: &Path) -> Command {
 }
 
 /// Runs the driver to its end, which is to be a good one.
-pub(crate) async fn finish(dir: &Path, mut said: Vec<String>) {
+async fn finish(dir: &Path, mut said: Vec<String>) {
     let (status, lines, complaints) = Process::start(&mut driver(dir)).end().await;
     assert!(status.success(), "{status}: {complaints}");
     said.extend(lines);

@@ -4,12 +4,14 @@
 #![cfg(test)]
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dash::model::{ReservationState, Step, StepState};
 use dash_model_server::{Billed, ModelServer, Options, Record, Reply, Request};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::crash::mix;
 use crate::crash_audit::Records;
@@ -126,7 +128,7 @@ impl Done {
             3 | 4 => {
                 self.misdeeds.cut += 1;
                 self.cut.insert(key);
-                reply.cut((chance >> 32) as usize % 1_500)
+                reply.cut(usize::try_from((chance >> 32) % 1_500).unwrap())
             }
             5 | 6 => {
                 self.misdeeds.dripped += 1;
@@ -151,8 +153,11 @@ impl Served {
         Self { server, done }
     }
 
-    pub(crate) fn url(&self) -> String {
-        self.server.url()
+    /// A driver that asks it and may spend `cap` dollars.
+    pub(crate) fn driver(&self, dir: &Path, cap: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crash_driver"));
+        command.arg(dir).arg(cap).arg(self.server.url());
+        command
     }
 
     pub(crate) fn misdeeds(&self) -> Misdeeds {
