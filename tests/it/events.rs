@@ -219,9 +219,6 @@ async fn a_stream_ends_with_its_engine() {
     let head = engine.head_seq().await.unwrap();
     let mut events = engine.subscribe(EventFilter::default(), head - 1);
     assert!(within("the last", events.next()).await.unwrap().is_some());
-    engine
-        .shutdown(Duration::from_secs(5))
-        .await
-        .unwrap();
+    engine.shutdown(Duration::from_secs(5)).await.unwrap();
     assert!(within("the end", events.next()).await.unwrap().is_none());
 }

@@ -4,11 +4,11 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::sink::broadcast::Ahead;
 use crate::sink::{BroadcastSink, JsonLinesSink};
 use crate::store::EventFilter;
 
@@ -44,17 +44,20 @@ async fn the_broadcast_sink_passes() {
         let mut batches = sink.subscribe();
         let mut reader = JoinSet::new();
         reader.spawn(async move {
+            let mut cursor = 0;
             loop {
-                match batches.recv().await {
-                    Ok(batch) => {
-                        for event in batch.iter() {
+                match batches.after(cursor) {
+                    Ahead::Batch(batch) => {
+                        for event in batch.iter().filter(|event| event.seq > cursor) {
                             if !far.arrive_async(Event::clone(event)).await {
                                 return;
                             }
                         }
+                        cursor = batch.last().map_or(cursor, |event| event.seq);
                     }
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
+                    // A gap, which shows in `seq`.
+                    Ahead::Stored(until) => cursor = until,
+                    Ahead::Nothing => batches.changed().await,
                 }
             }
         });
