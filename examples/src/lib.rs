@@ -18,4 +18,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/guide/agents.md")]
     mod agents {}
+
+    #[doc = include_str!("../../docs/guide/seams.md")]
+    mod seams {}
 }

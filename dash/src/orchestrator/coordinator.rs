@@ -9,7 +9,7 @@
 //! pending commit is tried again and again: callers get an error at once, agents wait. After a
 //! commit whose outcome is unknown nothing is written any more; recovery decides at the next start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::api::BudgetOwner;
 use crate::env::IdSource;
 use crate::event::{Event, SystemError};
 use crate::ids::{AgentId, SwarmId};
+use crate::mutation::{self, Mutation};
 use crate::sink::{EventSink, SLOW_SINK};
 use crate::store::{Committed, StoreError};
 use crate::{Error, ErrorKind, Result};
@@ -44,7 +45,8 @@ pub(crate) struct Coordinator {
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) stop: CancellationToken,
     pub(crate) closed: Arc<Closed>,
-    replies: HashMap<u64, ReplySender>,
+    /// By number: when the engine stops, callers are told in the order they asked.
+    replies: BTreeMap<u64, ReplySender>,
     next_reply: u64,
     /// Messages that came in while the disk was full.
     waiting: VecDeque<Message>,
@@ -91,7 +93,7 @@ impl Coordinator {
             inbox,
             stop,
             closed,
-            replies: HashMap::new(),
+            replies: BTreeMap::new(),
             next_reply: 0,
             waiting: VecDeque::new(),
             started: false,
@@ -399,10 +401,11 @@ impl Coordinator {
     }
 
     async fn commit_once(&mut self) -> Result<(), StoreError> {
-        let out = self.state.take_output();
+        let mut out = self.state.take_output();
         let mut ended = Ended::of(&out);
         ended.agents.append(&mut self.loaded.agents);
         ended.swarms.append(&mut self.loaded.swarms);
+        self.tell_too_early(&mut out);
         let committed = if out.changes.is_empty() {
             Committed::default()
         } else {
@@ -410,12 +413,7 @@ impl Coordinator {
         };
         let events: Vec<Arc<Event>> = committed.events.into_iter().map(Arc::new).collect();
         self.publish(&events);
-        for (id, answer) in out.replies {
-            if let Some(reply) = self.replies.remove(&id.0) {
-                // A caller that has gone needs no answer; what it asked for is done.
-                let _gone = reply.send(answer);
-            }
-        }
+        self.answer(std::mem::take(&mut out.replies));
         for effect in out.effects {
             if !self.state.draining || matches!(effect, Effect::Cancel(_)) {
                 self.carry_out(&effect);
@@ -429,6 +427,32 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    fn answer(&mut self, replies: Vec<(ReplyId, Result<Reply>)>) {
+        for (id, answer) in replies {
+            if let Some(reply) = self.replies.remove(&id.0) {
+                // A caller that has gone needs no answer; what it asked for is done.
+                let _gone = reply.send(answer);
+            }
+        }
+    }
+
+    /// Does nothing, unless a test breaks the order of things.
+    fn tell_too_early(&mut self, out: &mut Output) {
+        if mutation::active(Mutation::TellBeforeCommit) {
+            let events = out.changes.events.iter().cloned();
+            let events = events.map(|event| Arc::new(Event::committed(0, event)));
+            self.publish(&events.collect::<Vec<_>>());
+        }
+        let grants = mutation::active(Mutation::GrantBeforeCommit);
+        if grants || mutation::active(Mutation::AnswerBeforeCommit) {
+            let is_grant = |answer: &Result<Reply>| matches!(answer, Ok(Reply::Grant(_)));
+            let replies = std::mem::take(&mut out.replies).into_iter();
+            let (early, due) = replies.partition(|(_, answer)| is_grant(answer) == grants);
+            out.replies = due;
+            self.answer(early);
+        }
     }
 
     /// Writes; a full disk is waited out.
@@ -456,8 +480,10 @@ impl Coordinator {
         let mut pause = self.shared.clock.sleep(retry);
         loop {
             tokio::select! {
-                () = &mut pause => return true,
+                // The end first; then the next try, which a stream of messages must not put off.
+                biased;
                 () = self.stop.cancelled() => return false,
+                () = &mut pause => return true,
                 message = self.inbox.recv() => match message {
                     Some(message @ Message::Command { .. }) => {
                         let err = Error::new(ErrorKind::Unavailable, trouble.to_string());
@@ -479,14 +505,16 @@ impl Coordinator {
         }
         let mut troubles = Vec::new();
         for slot in self.sinks.iter_mut().filter(|slot| !slot.dead) {
-            let began = tokio::time::Instant::now();
+            let began = self.shared.clock.now();
             let emitted = std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
             let name = slot.sink.name();
             if let Err(panic) = emitted {
                 slot.dead = true;
                 let why = crate::spawn::panic_message(panic.as_ref());
                 troubles.push(format!("sink `{name}` is not told any more: {why}"));
-            } else if began.elapsed() > SLOW_SINK && !std::mem::replace(&mut slot.slow, true) {
+            } else if self.shared.clock.now().since(began) > SLOW_SINK
+                && !std::mem::replace(&mut slot.slow, true)
+            {
                 troubles.push(format!(
                     "sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"
                 ));
@@ -543,7 +571,7 @@ impl Coordinator {
         self.inbox.close();
         self.closed.close(Some(err.chain()));
         self.shared.cancel.cancel();
-        for (_, reply) in self.replies.drain() {
+        for reply in std::mem::take(&mut self.replies).into_values() {
             let stopped = Error::new(ErrorKind::Closed, "the orchestrator has stopped")
                 .with_source(Error::new(err.kind(), err.chain()));
             // A caller that has gone needs no answer.

@@ -14,6 +14,7 @@ use crate::model::{
     Agent, Budget, Project, Reservation, Step, StepKey, StepKind, Swarm, SwarmStatus, Task,
     TaskRole, TaskStatus, Ticket, Version,
 };
+use crate::mutation::{self, Mutation};
 use crate::policy::burn::BurnWindow;
 use crate::settings::Settings;
 use crate::spawn::Next;
@@ -90,7 +91,8 @@ impl<R: Row> Table<R> {
         let row = self.rows.get_mut(&id)?;
         if self.dirty_ids.insert(id) {
             self.dirty.push((id, Some(row.version())));
-            row.touch(row.version() + 1, now);
+            let step = u64::from(!mutation::active(Mutation::KeepVersion));
+            row.touch(row.version() + step, now);
         }
         Some(row)
     }

@@ -15,13 +15,16 @@ use clap::{Parser, ValueEnum};
 mod decode;
 mod engine;
 mod fanout;
+mod floor;
 mod idle;
 mod measure;
+mod model_server;
 mod report;
 mod restart;
+mod sim;
 mod step;
 mod storage;
-mod swarm;
+mod turns;
 mod yardstick;
 
 use report::Figure;
@@ -50,8 +53,16 @@ enum Scenario {
     Storage,
     /// The disk and `SQLite` alone.
     Fsync,
-    /// Agents against a model server: one JSON line for comparison with other engines.
-    Swarm,
+    /// Seeds through the simulator: not how fast, but whether what must hold does.
+    Sim,
+    /// Agents against a model server, beside a loop made by hand.
+    Turns,
+    /// The yardstick of `turns`; one line with `--kit`.
+    #[value(hide = true)]
+    Floor,
+    /// The model server of `turns`.
+    #[value(hide = true)]
+    ServeModel,
     /// The yardstick of `idle`.
     #[value(hide = true)]
     Bare,
@@ -86,27 +97,51 @@ pub(crate) struct Options {
     /// Where the files go; the system's directory for temporary files if not said.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The model server (swarm).
-    #[arg(long, default_value = "http://127.0.0.1:4010")]
-    base: String,
-    /// Text tokens of an answer (swarm).
+    /// One run in this process and one JSON line, as the kit that compares engines wants it (turns).
+    #[arg(long)]
+    kit: bool,
+    /// The URL of a model server (turns). If not said, one is started; with `--kit`, it is
+    /// `http://127.0.0.1:4010`.
+    #[arg(long)]
+    base: Option<String>,
+    /// Text tokens of an answer (turns).
     #[arg(long, default_value_t = 32)]
     tokens: u32,
-    /// Milliseconds to the first token (swarm).
-    #[arg(long, default_value_t = 0)]
-    latency: u32,
-    /// Microseconds between tokens (swarm).
-    #[arg(long, default_value_t = 0)]
-    itd: u32,
-    /// Agents that run before the measurement (swarm).
+    /// Milliseconds to the first token (turns). If neither this nor `--itd` is said: 0, then 200,
+    /// then 200 with 20,000 microseconds between tokens.
+    #[arg(long)]
+    latency: Option<u32>,
+    /// Microseconds between tokens (turns).
+    #[arg(long)]
+    itd: Option<u32>,
+    /// Agents that run before the measurement (turns).
     #[arg(long, default_value_t = 10)]
     warmup: u32,
-    /// The store's file (swarm); a temporary one if not said.
+    /// The store's file (turns with `--kit`); a temporary one if not said.
     #[arg(long)]
     db: Option<PathBuf>,
-    /// Taken and ignored: the engine is always durable (swarm).
+    /// How many seeds (sim).
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// The first seed (sim).
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this seed (sim).
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Taken and ignored: the engine is always durable (turns).
     #[arg(long, hide = true)]
     persist: Option<String>,
+}
+
+impl Options {
+    /// The file that was named, or one in `dir`.
+    fn db_or(&self, dir: &Path) -> PathBuf {
+        let named = self.db.clone();
+        named
+            .filter(|path| !path.as_os_str().is_empty())
+            .unwrap_or_else(|| dir.join("dash.db"))
+    }
 }
 
 /// Spawns a task of the measurement itself.
@@ -121,13 +156,16 @@ pub(crate) fn spawn<T: Send + 'static>(
 }
 
 fn main() -> Result<()> {
-    // The kit's runners have no scenario: `--n 50 --k 5 …` means `swarm`.
+    // The kit's runners have no scenario: `--n 50 --k 5 …` means `turns --kit`.
     let mut args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let first = args.get(1).and_then(|arg| arg.to_str());
     if first.is_some_and(|arg| arg.starts_with("--") && arg != "--help") {
-        args.insert(1, "swarm".into());
+        args.splice(1..1, ["turns".into(), "--kit".into()]);
     }
     let options = Options::parse_from(args);
+    if options.scenario == Scenario::Sim {
+        return sim::run(&options);
+    }
     engine::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.threads)
@@ -136,7 +174,9 @@ fn main() -> Result<()> {
     match options.scenario {
         Scenario::Bare => return runtime.block_on(idle::print_bare(&options)),
         Scenario::Parked => return runtime.block_on(idle::print_parked(&options)),
-        Scenario::Swarm => return runtime.block_on(swarm::run(&options)),
+        Scenario::ServeModel => return runtime.block_on(model_server::serve()),
+        Scenario::Floor => return runtime.block_on(floor::print(&options)),
+        Scenario::Turns if options.kit => return runtime.block_on(turns::print(&options)),
         _ => {}
     }
     let mut runs = Vec::with_capacity(options.runs);
@@ -160,6 +200,11 @@ async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
         Scenario::Decode => decode::run(options),
         Scenario::Storage => storage::run(options, dir).await,
         Scenario::Fsync => step::disk(options, dir).await,
-        Scenario::Swarm | Scenario::Bare | Scenario::Parked => Ok(Vec::new()),
+        Scenario::Turns => turns::run(options, dir),
+        Scenario::Sim
+        | Scenario::Floor
+        | Scenario::ServeModel
+        | Scenario::Bare
+        | Scenario::Parked => Ok(Vec::new()),
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn cpu_seconds() -> f64 {
 }
 
 /// CPU seconds this process has used as (user, system), in steps of a clock tick.
-pub(crate) fn cpu_user_system() -> Result<(f64, f64)> {
+fn cpu_user_system() -> Result<(f64, f64)> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The name may hold blanks; it ends with the last parenthesis.
     let after = stat.rsplit(')').next().unwrap_or_default();
@@ -40,6 +40,66 @@ pub(crate) fn cpu_user_system() -> Result<(f64, f64)> {
     Ok((ticks()? / per_second, ticks()? / per_second))
 }
 
+/// What a piece of work took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// Seconds.
+    pub(crate) wall: f64,
+    /// CPU seconds, exactly.
+    pub(crate) cpu: f64,
+    /// CPU seconds by kind, in steps of a clock tick.
+    pub(crate) user: f64,
+    /// As above.
+    pub(crate) system: f64,
+    /// CPU seconds since the start of the process.
+    pub(crate) process: f64,
+    /// Resident memory before it.
+    pub(crate) resident_kib: f64,
+    /// The most resident memory.
+    pub(crate) peak_kib: f64,
+}
+
+/// Runs while work is measured.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    began: Instant,
+    cpu: f64,
+    split: (f64, f64),
+    resident_kib: f64,
+}
+
+impl Cost {
+    /// Begins to measure.
+    pub(crate) fn begin() -> Result<Meter> {
+        let resident_kib = status_kib("VmRSS");
+        reset_peak();
+        Ok(Meter {
+            split: cpu_user_system()?,
+            cpu: cpu_seconds(),
+            began: now(),
+            resident_kib,
+        })
+    }
+}
+
+impl Meter {
+    /// What it took.
+    pub(crate) fn end(self) -> Result<Cost> {
+        let wall = self.began.elapsed().as_secs_f64();
+        let process = cpu_seconds();
+        let (user, system) = cpu_user_system()?;
+        Ok(Cost {
+            wall,
+            cpu: process - self.cpu,
+            user: user - self.split.0,
+            system: system - self.split.1,
+            process,
+            resident_kib: self.resident_kib,
+            peak_kib: status_kib("VmHWM"),
+        })
+    }
+}
+
 /// A line of `/proc/self/status`, KiB.
 pub(crate) fn status_kib(key: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -49,7 +109,7 @@ pub(crate) fn status_kib(key: &str) -> f64 {
 }
 
 /// Forgets the peak of the resident memory, so that `VmHWM` starts anew.
-pub(crate) fn reset_peak() {
+fn reset_peak() {
     // Not granted everywhere; then the peak includes the start.
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }

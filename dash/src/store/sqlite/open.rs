@@ -92,7 +92,12 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the store at `path`, takes its lock, brings its schema up to date.
-pub(super) fn open(path: &Path, now: UnixMillis, flush: Flush) -> Result<Opened, StoreError> {
+pub(super) fn open(
+    path: &Path,
+    now: UnixMillis,
+    flush: Flush,
+    watch: migrate::Watch<'_>,
+) -> Result<Opened, StoreError> {
     let version = rusqlite::version_number();
     if version < SQLITE_VERSION_MIN {
         return Err(StoreError::Open {
@@ -120,7 +125,7 @@ pub(super) fn open(path: &Path, now: UnixMillis, flush: Flush) -> Result<Opened,
         quick_check(&conn, &path).map_err(classify)?;
     }
     let mut conn = conn;
-    migrate::up(&mut conn, now).map_err(classify)?;
+    migrate::up(&mut conn, now, watch).map_err(classify)?;
     chain::verify_tail(&conn).map_err(classify)?;
     lock.mark().map_err(|err| open_error(&path, &err))?;
     Ok(Opened { path, lock, conn })

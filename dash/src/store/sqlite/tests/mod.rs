@@ -410,6 +410,36 @@ async fn a_damaged_body_is_found_on_reading() {
 }
 
 #[tokio::test]
+async fn a_path_that_leads_nowhere_or_in_circles_is_damage() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let entries: Vec<_> = (1..=3).map(|n| WORLD.entry(n, message("spam"))).collect();
+    let [first, .., last] = [0, 1, 2].map(|n| entries[n].id);
+    store
+        .commit(Changeset {
+            entries,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let conn = shell(&path);
+    conn.pragma_update(None, "foreign_keys", 0).unwrap();
+    let move_first = |parent: u128| {
+        let ids = [parent, first.as_u128()].map(u128::to_be_bytes);
+        let sql = "UPDATE entries SET parent_id = ?1 WHERE id = ?2";
+        assert_eq!(conn.execute(sql, ids).unwrap(), 1);
+    };
+    for (parent, words) in [(9_999, "is not there"), (last.as_u128(), "follows itself")] {
+        move_first(parent);
+        let err = store.list_path(last, 1_000_000).await.unwrap_err();
+        assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
+        assert!(err.to_string().contains(words), "{err}");
+    }
+    // What is asked for is there.
+    assert_eq!(store.list_path(last, 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn equal_contents_are_stored_once_and_compressed() {
     let (_dir, path) = place();
     let store = open_seeded(&path).await;
@@ -470,7 +500,7 @@ async fn after_damage_nothing_more_is_written() {
 #[tokio::test]
 async fn the_settings_are_what_they_should_be() {
     let (_dir, path) = place();
-    let opened = open::open(&path, AT, Flush::EveryCommit).unwrap();
+    let opened = open::open(&path, AT, Flush::EveryCommit, &|_, _| ()).unwrap();
     for (name, value) in [
         ("journal_mode", "wal"),
         ("synchronous", "2"),
@@ -538,7 +568,9 @@ fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_checks_are_the_tables_of_states() {
     let (_dir, path) = place();
-    let conn = open::open(&path, AT, Flush::EveryCommit).unwrap().conn;
+    let conn = open::open(&path, AT, Flush::EveryCommit, &|_, _| ())
+        .unwrap()
+        .conn;
     macro_rules! same {
         ($table:literal, $column:literal, $all:expr) => {
             let expected: Vec<_> = $all.iter().map(|value| value.as_str().to_owned()).collect();
