@@ -28,7 +28,7 @@ pub(crate) const fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Kills of all tests here together, unless `DASH_KILLS` says how many.
+/// Kills of all tests here together, unless `DASH_KILLS` says how many more.
 const KILLS: u64 = 100;
 
 /// `share` per cent of the kills, rounded up.
@@ -39,6 +39,10 @@ const KILLS: u64 = 100;
 fn kills_wanted(share: u64) -> u64 {
     let wanted = std::env::var("DASH_KILLS")
         .map_or(KILLS, |text| text.parse().expect("DASH_KILLS is a number"));
+    assert!(
+        wanted >= KILLS,
+        "DASH_KILLS is at least {KILLS}: fewer do not hit everything that is to be hit"
+    );
     (wanted * share).div_ceil(100)
 }
 

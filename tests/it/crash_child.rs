@@ -22,6 +22,22 @@ pub(crate) fn tell(text: &str) {
         .unwrap();
 }
 
+/// Whether a command of util-linux is there. If not, says what did not run for the lack of it.
+pub(crate) async fn has(name: &str, what: &str) -> bool {
+    let mut command = Command::new(name);
+    command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let is_there = command.status().await.is_ok_and(|status| status.success());
+    if !is_there {
+        tell(&format!(
+            "{what}: did NOT run, there is no `{name}` of util-linux"
+        ));
+    }
+    is_there
+}
+
 /// A child whose standard output is read line by line. Dropping it kills it.
 pub(crate) struct Process {
     child: Child,

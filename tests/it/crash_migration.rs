@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::crash::mix;
 use crate::crash_audit::{audit, check_effects, check_end_served, check_told};
-use crate::crash_child::{Process, tell};
+use crate::crash_child::{Process, has, tell};
 use crate::crash_served::Served;
 
 /// The schema of the first release.
@@ -261,6 +261,9 @@ async fn killed_after_any_statement_of_a_migration_it_migrates_the_next_time() {
 /// migration writes, to the log and then to the database.
 #[tokio::test]
 async fn killed_at_any_page_that_a_migration_writes_it_migrates_the_next_time() {
+    if !has("prlimit", "killed at any page of a migration").await {
+        return;
+    }
     let older = Older::of_the_first_release().await;
     let mut deaths = 0;
     for pages in 0.. {

@@ -7,10 +7,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::Command;
 
 use crate::crash_audit::{audit, check_effects, check_end, check_told};
-use crate::crash_child::{Process, tell};
+use crate::crash_child::{Process, has, tell};
 use crate::crash_conversations::check_asked;
 
 /// Kills while the file is made.
@@ -57,7 +58,7 @@ async fn time_to_open() -> Duration {
 #[tokio::test]
 async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
     let mut whole = time_to_open().await;
-    let mut early = 0;
+    let (mut early, mut late) = (0, 0);
     for n in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
         // Twice into the same file: once while it is new, once while it is half made.
@@ -67,13 +68,13 @@ async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
             let at = whole.mul_f64(part as f64 / KILLS as f64);
             tokio::time::sleep(at).await;
             let (lines, status) = driver.kill().await;
-            assert_eq!(
-                status.signal(),
-                Some(9),
-                "it was to be killed before its end"
-            );
             // The machine is not always equally busy: the moments follow what it needs now.
-            if lines.is_empty() {
+            if status.signal() != Some(9) {
+                // It was done before: no kill.
+                assert!(status.success(), "{status}");
+                late += 1;
+                whole = whole.mul_f64(0.5);
+            } else if lines.is_empty() {
                 early += 1;
                 whole = whole.mul_f64(1.02);
             } else {
@@ -93,9 +94,10 @@ async fn killed_while_it_makes_the_file_it_makes_it_the_next_time() {
         }
     }
     tell(&format!(
-        "{early} of {} kills came before a new file was open",
+        "{early} of {} kills came before a new file was open, {late} after the end",
         KILLS * 2
     ));
+    assert!(late < KILLS / 2, "{late} kills came after the end");
     assert!(early >= KILLS / 2, "only {early} kills came early enough");
 }
 
@@ -105,12 +107,12 @@ async fn a_second_engine_on_the_file_is_refused() {
     let mut first = Process::driver(dir.path());
     assert_eq!(first.line().await.as_deref(), Some("open"));
     // Stopped, so that it surely has the file while the second one tries.
-    signal("-STOP", first.id()).await;
+    signal(first.id(), Signal::STOP);
     let complaint = refused(dir.path()).await;
     let db = dir.path().join("run.db");
     let words = format!("`{}` is in use by another process", db.display());
     assert!(complaint.contains(&words), "{complaint}");
-    signal("-CONT", first.id()).await;
+    signal(first.id(), Signal::CONT);
     let (status, lines, complaints) = first.end().await;
     assert!(status.success(), "{complaints}");
     finish(dir.path(), lines).await;
@@ -124,7 +126,7 @@ async fn the_next_engine_has_the_file_as_soon_as_the_first_is_dead() {
         let mut first = Process::driver(dir.path());
         assert_eq!(first.line().await.as_deref(), Some("open"));
         // Stopped, so that it cannot end by itself.
-        signal("-STOP", first.id()).await;
+        signal(first.id(), Signal::STOP);
         let complaint = refused(dir.path()).await;
         assert!(
             complaint.contains("is in use by another process"),
@@ -145,10 +147,9 @@ async fn the_next_engine_has_the_file_as_soon_as_the_first_is_dead() {
     finish(dir.path(), said).await;
 }
 
-async fn signal(which: &str, process: u32) {
-    let mut kill = Command::new("kill");
-    let status = kill.arg(which).arg(process.to_string()).status().await;
-    assert!(status.unwrap().success());
+fn signal(process: u32, which: Signal) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(process, which).unwrap();
 }
 
 /// A run that was killed in the middle; what it said.
@@ -162,6 +163,9 @@ pub(crate) async fn half_done(dir: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn a_database_that_may_not_be_written_is_refused() {
+    if geteuid().is_root() && !has("setpriv", "a file that may not be written, as root").await {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let said = half_done(dir.path()).await;
     let files: Vec<PathBuf> = std::fs::read_dir(dir.path())
@@ -186,11 +190,11 @@ async fn a_database_that_may_not_be_written_is_refused() {
 
 /// The driver without root's privilege to write what it may not.
 fn without_privileges(dir: &Path) -> Command {
-    let script = r#"
-    [ "$(id -u)" != 0 ] && exec "$@"
-    exec setpriv --bounding-set -all --inh-caps -all "$@""#;
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]);
+    if !geteuid().is_root() {
+        return driver(dir);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
     command.arg(env!("CARGO_BIN_EXE_crash_driver")).arg(dir);
     command
 }
@@ -199,6 +203,9 @@ fn without_privileges(dir: &Path) -> Command {
 /// engine stops and the next one decides.
 #[tokio::test]
 async fn a_file_that_may_not_grow_stops_the_engine() {
+    if !has("prlimit", "full disk: a limit on the size of files").await {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut said = Vec::new();
     for limit in [300_000, 330_000, 400_000, 500_000] {
@@ -236,6 +243,9 @@ exec "$2" "$1"
 
 #[tokio::test]
 async fn a_full_disk_is_waited_out() {
+    if !has("unshare", "full disk: a small tmpfs").await {
+        return;
+    }
     for ballast in [22_000_000, 24_000_000] {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("unshare");

@@ -13,6 +13,9 @@ use crate::crash_audit::{audit, check_effects, check_end, check_told};
 use crate::crash_child::Process;
 use crate::crash_conversations::check_asked;
 
+/// Cuts of all tests here together, unless `DASH_CUTS` says how many more.
+const CUTS: usize = 200;
+
 /// Cuts that one run is recorded for.
 const CUTS_PER_RUN: usize = 50;
 
@@ -21,8 +24,13 @@ const CUTS_PER_RUN: usize = 50;
     reason = "a test may be told how long to go on"
 )]
 fn cuts_wanted() -> usize {
-    let text = std::env::var("DASH_CUTS").unwrap_or_else(|_| "200".to_owned());
-    text.parse().expect("DASH_CUTS is a number")
+    let wanted = std::env::var("DASH_CUTS")
+        .map_or(CUTS, |text| text.parse().expect("DASH_CUTS is a number"));
+    assert!(
+        wanted >= CUTS,
+        "DASH_CUTS is at least {CUTS}: by fewer the control may lose nothing by chance"
+    );
+    wanted
 }
 
 /// Which moments to cut at.
@@ -49,10 +57,17 @@ fn moments(recording: &Recording, how: Moments, count: usize, dice: &mut Dice) -
     moments
 }
 
-/// A directory for what a cut has left: in memory if the system has a place there, as many are made.
+/// Space that a place in memory must have: many times what is left by a cut. Containers often have
+/// 64 MiB there.
+const MEMORY_MIN: u64 = 1 << 30;
+
+/// A directory for what a cut has left: in memory if the system has space there, as many are made.
 pub(crate) fn place() -> TempDir {
     let memory = Path::new("/dev/shm");
-    TempDir::new_in(memory).unwrap_or_else(|_| TempDir::new().unwrap())
+    let has_space = rustix::fs::statvfs(memory)
+        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= MEMORY_MIN);
+    let place = has_space.then(|| TempDir::new_in(memory).ok()).flatten();
+    place.unwrap_or_else(|| TempDir::new().unwrap())
 }
 
 /// What is left by a cut.

@@ -94,14 +94,18 @@ fn check_mode(db: &Path) {
     assert_eq!(header.get(18..20), Some([2, 2].as_slice()), "WAL mode");
 }
 
-/// Runs the swarm with a failure, then without. True if the call was made.
-async fn fail(failure: Failure) -> bool {
+/// Runs the swarm with a failure, then without. True if the call was made. `kind` is how the journal
+/// names such a call.
+async fn fail(failure: Failure, kind: Kind) -> bool {
     let run = Run::of(SWARM, Some(&failure.plan())).await;
     let was_met = run.recording.count(Kind::Fault, DATABASE) > 0;
     if was_met {
         failure.check(&run);
     } else {
         assert!(run.status.success(), "{failure:?}: {}", run.complaints);
+        // Threads are not in step, so that a run may make fewer calls: then it never came to it.
+        let count = run.recording.count(kind, DATABASE);
+        assert!(count < failure.number, "{failure:?} of {count} was made");
     }
     let db = run.files().join(DATABASE);
     if run.said.iter().any(|line| line == "open") {
@@ -147,16 +151,12 @@ async fn sweep(
                     times,
                 };
                 made += 1;
-                met += usize::from(fail(failure).await);
+                met += usize::from(fail(failure, *kind).await);
             }
         }
     }
     eprintln!("{made} runs, {met} met their failure");
-    // Threads are not in step, so that a run may make a few calls fewer.
-    assert!(
-        met * 10 >= made * 8,
-        "only {met} of {made} met their failure"
-    );
+    assert!(met * 2 > made, "only {met} of {made} met their failure");
 }
 
 #[tokio::test]
@@ -192,7 +192,8 @@ async fn a_flush_or_another_call_that_fails_stops_the_engine() {
 /// The calls before the first commit, in a new file: each of them, as the log is not yet in use.
 #[tokio::test]
 async fn a_flush_that_fails_while_the_file_is_made_is_not_passed_over() {
-    for call in ["fsync", "unlink"] {
+    for (call, kind) in [("fsync", Kind::SyncBegin), ("unlink", Kind::Unlink)] {
+        let mut met = 0;
         for number in 1..=8 {
             let failure = Failure {
                 call,
@@ -200,8 +201,9 @@ async fn a_flush_that_fails_while_the_file_is_made_is_not_passed_over() {
                 how: "EIO",
                 times: "1",
             };
-            fail(failure).await;
+            met += usize::from(fail(failure, kind).await);
         }
+        assert!(met > 0, "no {call} was met");
     }
 }
 

@@ -5,20 +5,34 @@
 //! `DASH_FAULTS=all` fails every call there is instead of some. A failure names the moment and the
 //! seed of the cut, and keeps the recording.
 //!
-//! Only Linux has the shim. Elsewhere one test says so.
+//! The shim is for 64-bit Linux with the GNU C library. Elsewhere tests say that they did not run.
 #![cfg(test)]
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod cuts;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod failures;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod rows;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod shim;
 
-#[cfg(not(target_os = "linux"))]
-#[test]
-fn power_cuts_are_not_tested_on_this_system() {
-    eprintln!("power cuts and failing disks were NOT tested: the shim is for Linux");
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+mod cuts {
+    #[test]
+    fn power_cuts_are_not_tested_on_this_system() {
+        crate::crash_child::tell(
+            "power cuts: did NOT run, the shim is for 64-bit Linux with glibc",
+        );
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+mod failures {
+    #[test]
+    fn failing_disks_are_not_tested_on_this_system() {
+        crate::crash_child::tell(
+            "failing disks: did NOT run, the shim is for 64-bit Linux with glibc",
+        );
+    }
 }
