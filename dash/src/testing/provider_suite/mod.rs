@@ -35,6 +35,9 @@ use crate::llm::{
 };
 use crate::model::{AssistantBlock, AssistantMessage, Message, MessageOrigin, StopReason};
 
+#[cfg(test)]
+mod tests;
+
 /// Characters of an error's message: 4,000 of the server's, and what stands around them.
 const ERROR_CHARS_MAX: usize = 5_000;
 
