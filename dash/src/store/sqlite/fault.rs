@@ -80,12 +80,19 @@ pub(super) fn is_duplicate(err: &rusqlite::Error) -> bool {
     )
 }
 
+/// What SQLite says of a schema format it does not know. No release of it writes one, and the code of
+/// the error is the general one, so that only the words tell.
+const UNSUPPORTED_FORMAT: &str = "unsupported file format";
+
 /// The one table from SQLite's codes to ours. Whatever it does not name is unknown, hence `Io`.
 fn classify(err: &rusqlite::Error, path: &Path) -> StoreError {
     let detail = err.to_string();
-    let rusqlite::Error::SqliteFailure(failure, _) = err else {
+    let rusqlite::Error::SqliteFailure(failure, words) = err else {
         return StoreError::Corrupt { detail };
     };
+    if failure.extended_code == ffi::SQLITE_ERROR && words.as_deref() == Some(UNSUPPORTED_FORMAT) {
+        return StoreError::Corrupt { detail };
+    }
     let path = || path.to_path_buf();
     match failure.code {
         ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch => {

@@ -471,6 +471,20 @@ async fn a_damaged_body_is_found_on_reading() {
 }
 
 #[tokio::test]
+async fn a_schema_format_that_nothing_writes_is_damage() {
+    let (_dir, path) = place();
+    open_seeded(&path).await.close().await.unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The last byte of the schema format: sqlite.org/fileformat2.html, section 1.3.11.
+    assert_eq!(bytes[47], 4);
+    bytes[47] = 6;
+    std::fs::write(&path, bytes).unwrap();
+    let err = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(err, StoreError::Corrupt { .. }), "{err:?}");
+    assert!(err.to_string().contains("restore a backup"), "{err}");
+}
+
+#[tokio::test]
 async fn a_path_that_leads_nowhere_or_in_circles_is_damage() {
     let (_dir, path) = place();
     let store = open_seeded(&path).await;
