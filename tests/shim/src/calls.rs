@@ -116,6 +116,14 @@ pub(crate) mod kernel {
     }
 }
 
+/// The thread's `errno`.
+fn errno() -> c_int {
+    // SAFETY: every thread has an `errno`, and this is where.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: only this thread uses it.
+    unsafe { *place }
+}
+
 /// Sets `errno`, answers what a failed call answers.
 fn refuse(error: c_int) -> c_int {
     // SAFETY: every thread has an `errno`, and this is where.
@@ -126,24 +134,36 @@ fn refuse(error: c_int) -> c_int {
 }
 
 /// The text of C at `path`; `None` if there is none.
-fn text<'a>(path: *const c_char) -> Option<&'a CStr> {
-    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+///
+/// # Safety
+///
+/// `path` is null, or a text that ends, and stays as it is while the result is in use.
+unsafe fn text<'a>(path: *const c_char) -> Option<&'a CStr> {
+    // SAFETY: it is not null, so the caller has made it a text.
     (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) })
 }
 
 /// The bytes of a caller's buffer.
-fn bytes<'a>(start: *const c_void, len: size_t) -> &'a [u8] {
+///
+/// # Safety
+///
+/// `start` is null, or `len` bytes, which stay as they are while the result is in use.
+unsafe fn bytes<'a>(start: *const c_void, len: size_t) -> &'a [u8] {
     if start.is_null() || len == 0 {
         return &[];
     }
-    // SAFETY: whoever calls a function of the C library hands it as many bytes as it says.
+    // SAFETY: it is not null, so the caller has made it that many bytes.
     unsafe { std::slice::from_raw_parts(start.cast(), len) }
 }
 
 // ---- names ----
 
-fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    let Some(path) = text(path) else {
+/// # Safety
+///
+/// As for [`text`].
+unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the caller's promise.
+    let Some(path) = (unsafe { text(path) }) else {
         return refuse(libc::EFAULT);
     };
     let pass = || kernel::open(dir, path, flags, mode);
@@ -179,7 +199,8 @@ fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    open_at(libc::AT_FDCWD, path, flags, mode)
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
 }
 
 /// Stands for the function of the C library.
@@ -189,7 +210,8 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_uint) -
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    open_at(libc::AT_FDCWD, path, flags, mode)
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
 }
 
 /// Stands for the function of the C library.
@@ -204,7 +226,8 @@ pub unsafe extern "C" fn openat(
     flags: c_int,
     mode: c_uint,
 ) -> c_int {
-    open_at(dir, path, flags, mode)
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    unsafe { open_at(dir, path, flags, mode) }
 }
 
 /// Stands for the function of the C library.
@@ -219,7 +242,8 @@ pub unsafe extern "C" fn openat64(
     flags: c_int,
     mode: c_uint,
 ) -> c_int {
-    open_at(dir, path, flags, mode)
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    unsafe { open_at(dir, path, flags, mode) }
 }
 
 /// Stands for the function of the C library.
@@ -236,7 +260,8 @@ pub extern "C" fn close(fd: c_int) -> c_int {
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
-    let Some(path) = text(path) else {
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    let Some(path) = (unsafe { text(path) }) else {
         return refuse(libc::EFAULT);
     };
     let named = watch().and_then(|watch| Some((watch, watch.name(path)?)));
@@ -261,7 +286,11 @@ pub unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
-    let (Some(from), Some(to)) = (text(from), text(to)) else {
+    // SAFETY: whoever calls a function of the C library hands it a text that ends, or null.
+    let from = unsafe { text(from) };
+    // SAFETY: as above.
+    let to = unsafe { text(to) };
+    let (Some(from), Some(to)) = (from, to) else {
         return refuse(libc::EFAULT);
     };
     let names = watch().and_then(|watch| Some((watch, watch.name(from)?, watch.name(to)?)));
@@ -316,7 +345,8 @@ fn write_at(watch: &Watch, fd: c_int, file: Watched, bytes: &[u8], at: Option<of
 /// As there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, start: *const c_void, len: size_t) -> ssize_t {
-    let bytes = bytes(start, len);
+    // SAFETY: whoever calls a function of the C library hands it as many bytes as it says, or null.
+    let bytes = unsafe { bytes(start, len) };
     if fd == 1 {
         told(bytes);
     }
@@ -335,7 +365,11 @@ pub unsafe extern "C" fn write(fd: c_int, start: *const c_void, len: size_t) -> 
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // To write less than asked for is allowed, and callers go on with the rest.
     let first = match usize::try_from(count) {
-        Ok(0) | Err(_) => return 0,
+        Err(_) => return ssize_t::try_from(refuse(libc::EINVAL)).unwrap_or(-1),
+        Ok(0) => return 0,
+        Ok(_) if parts.is_null() => {
+            return ssize_t::try_from(refuse(libc::EFAULT)).unwrap_or(-1);
+        }
         // SAFETY: whoever calls this hands over `count` parts.
         Ok(count) => unsafe { std::slice::from_raw_parts(parts, count) },
     };
@@ -347,8 +381,12 @@ pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) ->
     }
 }
 
-fn pwrite_at(fd: c_int, start: *const c_void, len: size_t, at: off64_t) -> ssize_t {
-    let bytes = bytes(start, len);
+/// # Safety
+///
+/// As for [`bytes`].
+unsafe fn pwrite_at(fd: c_int, start: *const c_void, len: size_t, at: off64_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { bytes(start, len) };
     match (watch(), watched(fd)) {
         (Some(watch), Some(file)) => write_at(watch, fd, file, bytes, Some(at)),
         _ => kernel::pwrite(fd, bytes, at),
@@ -367,7 +405,8 @@ pub unsafe extern "C" fn pwrite(
     len: size_t,
     at: off64_t,
 ) -> ssize_t {
-    pwrite_at(fd, start, len, at)
+    // SAFETY: whoever calls a function of the C library hands it as many bytes as it says, or null.
+    unsafe { pwrite_at(fd, start, len, at) }
 }
 
 /// Stands for the function of the C library.
@@ -382,7 +421,8 @@ pub unsafe extern "C" fn pwrite64(
     len: size_t,
     at: off64_t,
 ) -> ssize_t {
-    pwrite_at(fd, start, len, at)
+    // SAFETY: whoever calls a function of the C library hands it as many bytes as it says, or null.
+    unsafe { pwrite_at(fd, start, len, at) }
 }
 
 // ---- lengths ----
@@ -434,10 +474,7 @@ pub extern "C" fn posix_fallocate(fd: c_int, at: off64_t, len: off64_t) -> c_int
     if fallocate(fd, 0, at, len) == 0 {
         return 0;
     }
-    // SAFETY: every thread has an `errno`, and this is where.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: only this thread uses it.
-    unsafe { *place }
+    errno()
 }
 
 /// Stands for the function of the C library, which answers its error.
@@ -461,7 +498,11 @@ fn sync(fd: c_int, pass: impl FnOnce() -> c_int) -> c_int {
     }
     // Others may write meanwhile.
     let status = pass();
-    if let Some(mut journal) = watch.lock().filter(|_| status == 0) {
+    if status != 0 {
+        // `errno` is the call's own: nothing comes between.
+        return status;
+    }
+    if let Some(mut journal) = watch.lock() {
         journal.note(Kind::SyncEnd, file.file, number, &[]);
     }
     status
