@@ -13,7 +13,11 @@ pub mod event;
 pub mod ids;
 pub mod llm;
 pub mod model;
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
 pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+pub(crate) mod mutation;
 pub mod orchestrator;
 pub mod policy;
 pub mod schema;
