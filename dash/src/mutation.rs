@@ -2,6 +2,10 @@
 //!
 //! Without the feature `mutations` nothing here can be set, [`active`] is `false` at compile time
 //! and no trace is left in the code. With it, a test breaks the engine for its own thread only.
+#![cfg_attr(
+    not(feature = "mutations"),
+    expect(unreachable_pub, reason = "public only with the feature `mutations`")
+)]
 
 /// A part of the engine that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +46,7 @@ pub enum Mutation {
     KeepVersion,
 }
 
+#[cfg(feature = "mutations")]
 impl Mutation {
     /// Every mutation, with the invariant that it breaks.
     pub const ALL: &'static [(Self, &'static str)] = &[
