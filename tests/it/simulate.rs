@@ -17,6 +17,19 @@ const THREADS: usize = 2;
 const HAPPENS: &[&str] = &[
     "crashes",
     "outside: shutdown",
+    "provider: bills more than it may",
+    "provider: broke off with an error",
+    "provider: cut",
+    "provider: failed",
+    "provider: hangs",
+    "provider: no quota",
+    "provider: not readable",
+    "provider: overloaded",
+    "provider: rate limited",
+    "provider: talks too much",
+    "provider: too long",
+    "provider: unreachable",
+    "provider: withheld, billed",
     "sink: panic",
     "sink: slow",
     "starts that failed",
@@ -26,6 +39,11 @@ const HAPPENS: &[&str] = &[
     "store: failed read",
     "store: full",
     "store: locked",
+    "tool: answers too much",
+    "tool: error",
+    "tool: hangs",
+    "tool: late",
+    "tool: panic",
 ];
 
 #[expect(

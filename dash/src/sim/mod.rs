@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -89,10 +90,15 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 ///
-/// The first invariant that did not hold.
+/// The first invariant that did not hold; `nothing_panics` if the run itself panicked.
 pub fn run(seed: u64) -> std::result::Result<Report, Box<Failure>> {
     let world = World::new(Plan::of(seed));
-    let ended = live(&world);
+    // A panic must not take the number of its seed with it.
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| live(&world)));
+    let ended = ended.unwrap_or_else(|panic| {
+        let what = crate::spawn::panic_message(panic.as_ref());
+        Err(Broken::new("nothing_panics", what))
+    });
     if let Some(broken) = ended.err().or_else(|| world.broken()) {
         let lines = world.lines();
         return Err(Box::new(Failure {

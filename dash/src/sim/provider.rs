@@ -32,6 +32,8 @@ struct Fate {
     /// The stream ends without a last event.
     cut: bool,
     delays: (u64, u64),
+    /// What is wrong with it, as reports count it.
+    fault: Option<&'static str>,
 }
 
 enum Play {
@@ -81,6 +83,9 @@ impl SimProvider {
             world.plan.faults
         };
         let fate = fate(&mut rng, &request, faults);
+        if let Some(fault) = fate.fault {
+            world.count(fault);
+        }
         let mut events: VecDeque<LlmEvent> = fate.reply.events(&PROVIDER.into(), &request).into();
         let mut bill = Bill {
             amount: Amount::default(),
@@ -204,6 +209,7 @@ fn fate(rng: &mut Rng, request: &LlmRequest, faults: u64) -> Fate {
         over: 0,
         cut: false,
         delays: (rng.between(0, 400), rng.between(0, 30)),
+        fault: None,
     };
     if rng.chance(5) {
         fate.delays.0 = rng.between(1_000, 9_000);
@@ -240,7 +246,23 @@ fn trouble(rng: &mut Rng, request: &LlmRequest, fate: &mut Fate) {
         ..LlmError::unbilled(Kind::StreamCut, "broke off")
     };
     let unknown = |kind| LlmError::billed_unknown(kind, "broke off");
-    fate.reply = match rng.between(0, 15) {
+    let which = rng.between(0, 15);
+    fate.fault = Some(match which {
+        0..=2 => "provider: rate limited",
+        3 => "provider: overloaded",
+        4 => "provider: failed",
+        5 => "provider: unreachable",
+        6 => "provider: no quota",
+        7 => "provider: too long",
+        8 => "provider: withheld, billed",
+        9 | 10 => "provider: broke off with an error",
+        11 => "provider: not readable",
+        12 => "provider: hangs",
+        13 => "provider: cut",
+        14 => "provider: bills more than it may",
+        _ => "provider: talks too much",
+    });
+    fate.reply = match which {
         0..=2 => ScriptedReply::failure(limited(rng, Kind::RateLimited)),
         3 => ScriptedReply::failure(limited(rng, Kind::Overloaded)),
         4 => ScriptedReply::failure(limited(rng, Kind::Server)),

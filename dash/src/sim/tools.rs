@@ -100,7 +100,15 @@ impl Tool for SimTool {
                 "done ".repeat(usize::try_from(length).unwrap_or(1)),
             ));
         }
-        match rng.between(0, 4) {
+        let which = rng.between(0, 4);
+        world.count(match which {
+            0 => "tool: error",
+            1 => "tool: panic",
+            2 => "tool: hangs",
+            3 => "tool: late",
+            _ => "tool: answers too much",
+        });
+        match which {
             0 => Err(ToolError::new("it did not work")),
             // As a panic, but without the report that one prints.
             1 => std::panic::resume_unwind(Box::new("the tool's own fault")),
