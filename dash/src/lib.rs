@@ -13,10 +13,13 @@ pub mod event;
 pub mod ids;
 pub mod llm;
 pub mod model;
+pub mod mutation;
 pub mod orchestrator;
 pub mod policy;
 pub mod schema;
 pub mod settings;
+#[cfg(feature = "test-util")]
+pub mod sim;
 pub mod sink;
 pub mod spawn;
 pub mod store;

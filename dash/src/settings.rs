@@ -44,7 +44,7 @@ pub struct Settings {
     /// How long the engine waits between attempts to write to a full disk, ms (10 to 60,000).
     pub store_retry_ms: u64,
     /// Events that a slow in-process subscriber may fall behind before it re-reads from the store
-    /// (16 to 1,000,000), in commits.
+    /// (16 to 1,000,000). As many are kept in memory, once for all, while there is a subscriber.
     pub broadcast_capacity: usize,
     /// Whether telemetry spans carry what models and tools are told and say. It may be private.
     pub telemetry_contents: bool,
@@ -67,7 +67,7 @@ impl Default for Settings {
             retry_base_ms: 1_000,
             retry_cap_ms: 300_000,
             store_retry_ms: 1_000,
-            broadcast_capacity: 4_096,
+            broadcast_capacity: 32_768,
             telemetry_contents: false,
         }
     }

@@ -181,6 +181,7 @@ async fn talk(provider: &dyn LlmProvider, model: Model) -> Result<()> {
                 content: vec![ContentBlock::text(text)],
                 is_error,
                 details: Value::Null,
+                is_final: false,
             };
             request.messages.push(Arc::new(Message::ToolResult(result)));
         }

@@ -18,4 +18,9 @@ mod documents {
 
     #[doc = include_str!("../../docs/guide/agents.md")]
     mod agents {}
+
+    #[doc = include_str!("../../docs/guide/seams.md")]
+    mod seams {}
+    #[doc = include_str!("../../docs/guide/proof.md")]
+    mod proof {}
 }

@@ -9,17 +9,18 @@ use dash::event::{Event, EventKind};
 use dash::ids::{AgentId, BudgetId};
 use dash::model::budget::ReservationState;
 use dash::model::{
-    Agent, Budget, Entry, Reservation, SideEffect, Step, StepKind, StepState, Swarm, Ticket,
+    Agent, Budget, Entry, Reservation, SideEffect, Step, StepKind, StepState, Swarm, Task, Ticket,
 };
 use dash::store::{
     AgentFilter, BudgetFilter, EventFilter, Page, ReservationFilter, SqliteStore, StepFilter,
-    Store as _, SwarmFilter, TicketFilter,
+    Store as _, StoreError, SwarmFilter, TaskFilter, TicketFilter,
 };
 use rusqlite::Connection;
 
 use crate::crash_conversations::check_conversations;
 
 /// Everything of a run that is compared.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Records {
     pub(crate) events: Vec<Event>,
     pub(crate) steps: Vec<Step>,
@@ -28,20 +29,27 @@ pub(crate) struct Records {
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) swarms: Vec<Swarm>,
     pub(crate) agents: Vec<Agent>,
+    pub(crate) tasks: Vec<Task>,
     /// The conversation of each agent, oldest entry first.
     pub(crate) paths: HashMap<AgentId, Vec<Entry>>,
 }
+
+/// Entries and rows that a read asks for at once.
+const PAGE: usize = 1_000;
 
 /// Reads every page of a list.
 macro_rules! all {
     ($store:expr, $list:ident, $filter:expr, $id:expr) => {{
         let mut all = Vec::new();
-        let mut page = Page::first(1_000);
+        let mut page = Page::first(PAGE);
         loop {
-            let read = $store.$list(&$filter, page).await.unwrap();
-            let Some(last) = read.last() else { break all };
-            page.after = Some($id(last));
+            let read = $store.$list(&$filter, page).await?;
+            let is_last = read.len() < PAGE;
+            page.after = read.last().map($id);
             all.extend(read);
+            if is_last {
+                break all;
+            }
         }
     }};
 }
@@ -59,7 +67,7 @@ pub(crate) async fn audit(db: &Path) -> Records {
     let events = SqliteStore::verify(&path).await.unwrap();
     check_with_sql(&path, events);
     let store = SqliteStore::open(&path).await.unwrap();
-    let records = read(&store).await;
+    let records = read(&store).await.unwrap();
     check_events(&records.events, events);
     check_ledger(&records);
     check_journal(&records);
@@ -68,28 +76,31 @@ pub(crate) async fn audit(db: &Path) -> Records {
     records
 }
 
-async fn read(store: &SqliteStore) -> Records {
+/// Reads all that a store holds.
+pub(crate) async fn read(store: &SqliteStore) -> Result<Records, StoreError> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         let after = events.last().map_or(0, |event| event.seq);
         let filter = EventFilter::default();
-        let read = store.list_events(&filter, after, 1_000).await.unwrap();
-        if read.is_empty() {
+        let read = store.list_events(&filter, after, PAGE).await?;
+        let is_last = read.len() < PAGE;
+        events.extend(read);
+        if is_last {
             break;
         }
-        events.extend(read);
     }
     let by_key = |s: &Step| (s.agent_id, s.key);
     let agents = all!(store, list_agents, AgentFilter::default(), |a: &Agent| a.id);
     let mut paths = HashMap::new();
     for agent in &agents {
         let path = match agent.head {
-            Some(head) => store.list_path(head, 10_000).await.unwrap(),
+            Some(head) => store.list_path(head, 10_000).await?,
             None => Vec::new(),
         };
         paths.insert(agent.id, path);
     }
-    Records {
+    Ok(Records {
+        tasks: all!(store, list_tasks, TaskFilter::default(), |t: &Task| t.id),
         agents,
         paths,
         tickets: all!(
@@ -113,7 +124,7 @@ async fn read(store: &SqliteStore) -> Records {
             ReservationFilter::default(),
             |r: &Reservation| r.id
         ),
-    }
+    })
 }
 
 /// The same questions once more, past the engine's own code.
@@ -346,35 +357,57 @@ const PLAIN_AGENTS: usize = 20;
 /// Agents of its two ladders that have a part, and those that each of them calls as a tool.
 const PARTS: usize = 6;
 
-/// What holds once all swarms have ended, with one of these statuses.
-pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
+/// What holds once so many swarms have ended, with one of these statuses.
+fn check_ended(records: &Records, statuses: &[&str], swarms: usize) {
     for b in &records.budgets {
         assert_eq!(b.reserved, 0, "nothing is held: {b:?}");
     }
     for agent in &records.agents {
         assert!(agent.status.is_terminal(), "{agent:?}");
     }
-    assert_eq!(records.swarms.len(), 4);
+    assert_eq!(records.swarms.len(), swarms);
     for swarm in &records.swarms {
         let status = swarm.status.as_str();
         assert!(statuses.contains(&status), "{swarm:?}");
     }
+}
+
+/// What holds of the agents that do what every plain agent does, once all have completed.
+fn check_plain(records: &Records, plain: &[&Agent]) {
+    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
+    assert_eq!(records.steps.iter().find(open), None);
+    assert_eq!(plain.len(), PLAIN_AGENTS);
+    for agent in plain {
+        let of_tool = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
+        let calls = records.steps.iter().filter(of_tool).count();
+        assert_eq!((agent.turns, calls), (4, 7), "{agent:?}");
+    }
+    for event in &records.events {
+        if let EventKind::ToolCompleted(e) = &event.kind {
+            assert!(!e.is_error, "a call that no hook has rewritten: {e:?}");
+        }
+    }
+}
+
+/// What holds once the driver's served swarm has completed.
+pub(crate) fn check_end_served(records: &Records) {
+    check_ended(records, &["completed"], 1);
+    let all: Vec<&Agent> = records.agents.iter().collect();
+    check_plain(records, &all);
+}
+
+/// What holds once all of the driver's scripted swarms have ended, with one of these statuses.
+pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
+    check_ended(records, statuses, 4);
     if statuses != ["completed"] {
         return;
     }
-    let open = |s: &&Step| matches!(s.state, StepState::Intended | StepState::InDoubt);
-    assert_eq!(records.steps.iter().find(open), None);
     let ladders = records.swarms.iter();
     let ladders = ladders.filter(|s| s.name.starts_with("ladder"));
     let ladders: HashSet<_> = ladders.map(|s| s.id).collect();
     let is_plain = |a: &&Agent| !ladders.contains(&a.swarm_id);
     let plain: Vec<&Agent> = records.agents.iter().filter(is_plain).collect();
-    assert_eq!(plain.len(), PLAIN_AGENTS);
-    for agent in &plain {
-        let of_tool = |s: &&Step| s.agent_id == agent.id && s.key.kind() == StepKind::Tool;
-        let calls = records.steps.iter().filter(of_tool).count();
-        assert_eq!((agent.turns, calls), (4, 7), "{agent:?}");
-    }
+    check_plain(records, &plain);
     let others = records.agents.iter().filter(|a| !is_plain(a));
     let (children, workers): (Vec<_>, Vec<_>) = others.partition(|a| a.parent_id.is_some());
     assert_eq!((children.len(), workers.len()), (PARTS, PARTS));
@@ -396,10 +429,5 @@ pub(crate) fn check_end(records: &Records, statuses: &[&str]) {
                 && s.state == StepState::Done
         });
         assert!(summaries.count() >= 1, "{worker:?}");
-    }
-    for event in &records.events {
-        if let EventKind::ToolCompleted(e) = &event.kind {
-            assert!(!e.is_error, "a call that no hook has rewritten: {e:?}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,6 +13,14 @@ use tokio::time::timeout;
 
 /// How long a process may be silent, and may take to die.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Says something on standard error whether or not the test passes: figures, and what could not run.
+pub(crate) fn tell(text: &str) {
+    // Not `eprintln!`, which shows only with tests that fail.
+    std::io::stderr()
+        .write_all(format!("{text}\n").as_bytes())
+        .unwrap();
+}
 
 /// A child whose standard output is read line by line. Dropping it kills it.
 pub(crate) struct Process {

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dash::event::Event;
 use dash::llm::{LlmRequest, ScriptedReply};
 use dash::model::SideEffect;
 use dash::sink::JsonLinesSink;
-use dash::store::EventFilter;
+use dash::store::{EventFilter, SqliteStore};
 use dash_tests::{Door, Engine, Setup, audit, create, turn, within};
 use pretty_assertions::assert_eq;
 use serde_json::json;
@@ -86,6 +87,24 @@ async fn a_reader_that_falls_behind_reads_the_rest_from_the_store() {
     })
     .await;
     audit(&engine).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_an_engine_that_has_nothing_to_do_gets_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dash.db");
+    let door = Door::new("act", SideEffect::Pure);
+    let setup = Setup::new(acts_once).door(&door);
+    let open = async || Arc::new(SqliteStore::open(&path).await.unwrap());
+    let engine = setup.clone().on(open().await).start().await;
+    engine.run(create("go", 2)).await;
+    engine.shutdown(Duration::from_secs(60)).await.unwrap();
+    drop(engine);
+    let engine = setup.on(open().await).start().await;
+    let last = engine.head_seq().await.unwrap();
+    let expected: Vec<u64> = (1..=last).collect();
+    let seen = read(&engine, EventFilter::default(), 0, last).await;
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test]
@@ -200,9 +219,6 @@ async fn a_stream_ends_with_its_engine() {
     let head = engine.head_seq().await.unwrap();
     let mut events = engine.subscribe(EventFilter::default(), head - 1);
     assert!(within("the last", events.next()).await.unwrap().is_some());
-    engine
-        .shutdown(std::time::Duration::from_secs(5))
-        .await
-        .unwrap();
+    engine.shutdown(Duration::from_secs(5)).await.unwrap();
     assert!(within("the end", events.next()).await.unwrap().is_none());
 }

@@ -158,6 +158,7 @@ async fn a_call_made_in_one_dialect_is_gone_on_with_in_every_other() {
             content: vec![ContentBlock::text("Sunny, 21 degrees.")],
             is_error: false,
             details: Value::Null,
+            is_final: false,
         };
         let answer = Arc::new(Message::Assistant(answer));
         let history = [question, answer, Arc::new(Message::ToolResult(result))];

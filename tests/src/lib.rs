@@ -1,5 +1,5 @@
 //! What the cross-crate tests share: a model behind a desk, tools behind a door, an engine to
-//! start, and an audit of everything an engine has stored. Public API only.
+//! start, an audit of everything an engine has stored, a disk that loses power. Public API only.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,12 +9,14 @@
 
 mod audit;
 mod desk;
+pub mod disk;
 mod door;
 mod engine;
 mod says;
 
 pub use audit::audit;
 pub use desk::Desk;
+pub use disk::Dice;
 pub use door::{Call, Door};
 pub use engine::{Engine, Setup, create, priced, shared, within};
 pub use says::{fingerprint, is_summary, results, task_of, texts, turn, turn_number};

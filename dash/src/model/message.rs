@@ -285,6 +285,10 @@ pub struct ToolResultMessage {
     /// Anything for screens and logs; never sent to a model.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub details: Value,
+    /// Whether the tool says that there is nothing left to do: if every result of an answer's calls
+    /// says so, the agent ends well with their texts and the model is not asked again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_final: bool,
 }
 
 impl ToolResultMessage {

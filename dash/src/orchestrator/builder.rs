@@ -181,7 +181,9 @@ impl OrchestratorBuilder {
         let stop = CancellationToken::new();
         let closed = Arc::new(Closed::new());
         let mut state = State::new(Arc::clone(&settings), Arc::clone(&registry.models));
-        state.last_at = newest(self.store.as_ref()).await?;
+        let head = self.store.head_seq().await?;
+        live.begin_after(head);
+        state.last_at = newest(self.store.as_ref(), head).await?;
         let mut coordinator = Coordinator::new(
             state,
             Arc::clone(&shared),
@@ -219,8 +221,7 @@ impl OrchestratorBuilder {
 }
 
 /// The time of the newest event, so that time never goes back in the log.
-async fn newest(store: &dyn Store) -> Result<crate::env::UnixMillis> {
-    let head = store.head_seq().await?;
+async fn newest(store: &dyn Store, head: u64) -> Result<crate::env::UnixMillis> {
     let last = store
         .list_events(&EventFilter::default(), head.saturating_sub(1), 1)
         .await?;

@@ -4,16 +4,19 @@
 //!  messages ──▶ load what they refer to ──▶ decide (pure) ──▶ commit ──▶ sinks, answers, effects
 //! ```
 //!
-//! Whatever queued up while the last commit ran is decided and committed as one transaction.
-//! Nobody is told anything before the commit that makes it true. While the disk is full the
+//! While a commit runs, what comes in meanwhile is decided already; all of it is the next commit, one
+//! transaction, begun when the one before has ended well. So there is one commit at a time, in the
+//! order of the decisions, and nobody is told anything before the commit that makes it true. What a
+//! commit ended is forgotten after it, unless the next one changes it again. While the disk is full the
 //! pending commit is tried again and again: callers get an error at once, agents wait. After a
 //! commit whose outcome is unknown nothing is written any more; recovery decides at the next start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +24,14 @@ use super::decide::Decision;
 use super::effect::{Command, Effect, Input, Reply, ReplyId};
 use super::executor::{Executor, Shared};
 use super::message::{Message, ReplySender};
-use super::state::{Output, State};
+use super::state::{OpenWork, Output, State};
 use super::{load, watch::Closed};
 use crate::api::BudgetOwner;
 use crate::env::IdSource;
 use crate::event::{Event, SystemError};
 use crate::ids::{AgentId, SwarmId};
+use crate::model::Agent;
+use crate::mutation::{self, Mutation};
 use crate::sink::{EventSink, SLOW_SINK};
 use crate::store::{Committed, StoreError};
 use crate::{Error, ErrorKind, Result};
@@ -44,7 +49,8 @@ pub(crate) struct Coordinator {
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) stop: CancellationToken,
     pub(crate) closed: Arc<Closed>,
-    replies: HashMap<u64, ReplySender>,
+    /// By number: when the engine stops, callers are told in the order they asked.
+    replies: BTreeMap<u64, ReplySender>,
     next_reply: u64,
     /// Messages that came in while the disk was full.
     waiting: VecDeque<Message>,
@@ -52,6 +58,34 @@ pub(crate) struct Coordinator {
     started: bool,
     /// What was loaded for a message and may be forgotten again.
     loaded: Ended,
+    /// The commit under way.
+    writing: Option<Writing>,
+    /// Messages decided since it began.
+    decided: usize,
+}
+
+/// A commit that the store is at.
+struct Writing {
+    result: BoxFuture<'static, Result<Committed, StoreError>>,
+    pending: Pending,
+}
+
+/// What follows a commit.
+struct Pending {
+    out: Output,
+    /// The agents that its effects start, as it leaves them.
+    starts: VecDeque<Option<(Agent, OpenWork)>>,
+    ended: Ended,
+}
+
+/// What the coordinator has to do next.
+enum Turn {
+    /// Decide the messages of the batch.
+    Decide,
+    /// The commit under way has ended.
+    Committed(Result<Committed, StoreError>),
+    /// Nothing more comes in.
+    End,
 }
 
 /// A sink and whether it still works.
@@ -91,11 +125,13 @@ impl Coordinator {
             inbox,
             stop,
             closed,
-            replies: HashMap::new(),
+            replies: BTreeMap::new(),
             next_reply: 0,
             waiting: VecDeque::new(),
             started: false,
             loaded: Ended::default(),
+            writing: None,
+            decided: 0,
         }
     }
 
@@ -106,32 +142,56 @@ impl Coordinator {
         let closed = Arc::clone(&self.closed);
         let cancel = self.shared.cancel.clone();
         let _guard = EndGuard { closed, cancel };
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        loop {
-            if self.waiting.is_empty() {
-                let received = tokio::select! {
-                    // First what is there, then the end: a shutdown drains the queue.
-                    biased;
-                    n = self.inbox.recv_many(&mut batch, BATCH_MAX) => n,
-                    () = self.stop.cancelled() => 0,
-                };
-                if received == 0 {
-                    break;
-                }
-            } else {
-                let n = self.waiting.len().min(BATCH_MAX);
-                batch.extend(self.waiting.drain(..n));
-            }
-            for message in batch.drain(..) {
-                self.take(message).await;
-            }
-            if let Err(err) = self.commit().await {
-                self.halt(err);
-                return;
-            }
+        if let Err(err) = self.serve().await {
+            self.halt(err);
+            return;
         }
         self.closed.close(None);
         self.shared.cancel.cancel();
+    }
+
+    async fn serve(&mut self) -> Result<(), StoreError> {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut is_open = true;
+        while is_open || self.writing.is_some() {
+            match self.next(&mut batch, is_open).await {
+                Turn::Decide => {
+                    self.decided += batch.len();
+                    for message in batch.drain(..) {
+                        self.take(message).await;
+                    }
+                }
+                Turn::Committed(result) => self.committed(result).await?,
+                Turn::End => is_open = false,
+            }
+            self.begin();
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self, batch: &mut Vec<Message>, is_open: bool) -> Turn {
+        let room = BATCH_MAX.saturating_sub(self.decided);
+        if room > 0 && !self.waiting.is_empty() {
+            let n = self.waiting.len().min(room);
+            batch.extend(self.waiting.drain(..n));
+            return Turn::Decide;
+        }
+        let is_idle = self.writing.is_none();
+        let writing = async {
+            match &mut self.writing {
+                Some(writing) => (&mut writing.result).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = writing => Turn::Committed(result),
+            // First what is there, then the end: a shutdown drains the queue.
+            n = self.inbox.recv_many(batch, room), if is_open && room > 0 => {
+                if n == 0 { Turn::End } else { Turn::Decide }
+            }
+            () = self.stop.cancelled(), if is_open && is_idle => Turn::End,
+        }
     }
 
     /// Decides the recovery of a fresh start and commits it.
@@ -359,9 +419,12 @@ impl Coordinator {
         self.load_agent(id).await?;
         if self.state.agents.get(id).is_some() {
             let mut reservations = load::uncertain(self.shared.store.as_ref(), id).await?;
-            // What this batch has decided already is newer than the store.
-            let decided = &self.state.out.changes.reservations;
-            reservations.retain(|stored| !decided.iter().any(|r| r.id == stored.id));
+            // What has been decided since is newer than the store.
+            let writing = self.writing.iter().map(|writing| &writing.pending.out);
+            for out in writing.chain([&self.state.out]) {
+                let decided = &out.changes.reservations;
+                reservations.retain(|stored| !decided.iter().any(|r| r.id == stored.id));
+            }
             self.load(super::decide::Snapshot {
                 reservations,
                 ..Default::default()
@@ -391,61 +454,142 @@ impl Coordinator {
     /// Commits what was decided, and then what telling it has shown: each sink is reported at most
     /// twice, so this ends.
     async fn commit(&mut self) -> Result<(), StoreError> {
-        self.commit_once().await?;
-        while !self.state.out.changes.events.is_empty() {
-            self.commit_once().await?;
+        self.begin();
+        while let Some(writing) = &mut self.writing {
+            let result = (&mut writing.result).await;
+            self.committed(result).await?;
+            self.begin();
         }
         Ok(())
     }
 
-    async fn commit_once(&mut self) -> Result<(), StoreError> {
-        let out = self.state.take_output();
+    /// Begins to commit what was decided, unless a commit is under way.
+    fn begin(&mut self) {
+        if self.writing.is_some() {
+            return;
+        }
+        self.decided = 0;
+        let mut out = self.state.take_output();
         let mut ended = Ended::of(&out);
-        ended.agents.append(&mut self.loaded.agents);
-        ended.swarms.append(&mut self.loaded.swarms);
-        let committed = if out.changes.is_empty() {
-            Committed::default()
-        } else {
-            self.write(&out).await?
+        ended.append(&mut self.loaded);
+        self.tell_too_early(&mut out);
+        let starts = out.effects.iter().filter_map(|effect| match effect {
+            Effect::Start(id) => Some(self.start_of(*id)),
+            _ => None,
+        });
+        let pending = Pending {
+            starts: starts.collect(),
+            ended,
+            out,
         };
-        let events: Vec<Arc<Event>> = committed.events.into_iter().map(Arc::new).collect();
+        if pending.out.changes.is_empty() {
+            self.tell(Vec::new(), pending);
+            return;
+        }
+        let (store, changes) = (Arc::clone(&self.shared.store), pending.out.changes.clone());
+        let result = Box::pin(async move { store.commit(changes).await });
+        self.writing = Some(Writing { result, pending });
+    }
+
+    /// An agent as it is to be started; `None` if it has ended already.
+    fn start_of(&self, id: AgentId) -> Option<(Agent, OpenWork)> {
+        let agent = self.state.agents.get(id)?;
+        if agent.status.is_terminal() {
+            return None;
+        }
+        Some((agent.clone(), self.state.open_work(agent)))
+    }
+
+    /// Goes on after the store has answered; a full disk is waited out.
+    async fn committed(&mut self, result: Result<Committed, StoreError>) -> Result<(), StoreError> {
+        let Some(Writing { pending, .. }) = self.writing.take() else {
+            return Ok(());
+        };
+        let committed = match result {
+            Ok(committed) => committed,
+            Err(err) => self.write_again(&pending.out, err).await?,
+        };
+        self.tell(committed.events, pending);
+        Ok(())
+    }
+
+    /// What follows a commit: events go out, callers get their answers, effects are carried out.
+    fn tell(&mut self, events: Vec<Event>, pending: Pending) {
+        let Pending {
+            mut out,
+            mut starts,
+            ended,
+        } = pending;
+        let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
         self.publish(&events);
-        for (id, answer) in out.replies {
-            if let Some(reply) = self.replies.remove(&id.0) {
-                // A caller that has gone needs no answer; what it asked for is done.
-                let _gone = reply.send(answer);
-            }
-        }
+        self.answer(std::mem::take(&mut out.replies));
         for effect in out.effects {
+            let start = match effect {
+                Effect::Start(_) => starts.pop_front().flatten(),
+                _ => None,
+            };
             if !self.state.draining || matches!(effect, Effect::Cancel(_)) {
-                self.carry_out(&effect);
+                self.carry_out(&effect, start);
             }
         }
-        self.state.evict(&ended.agents, &ended.swarms);
+        for swarm in self.state.evict(&ended.agents, &ended.swarms) {
+            self.loaded.swarms.push(swarm);
+        }
         for swarm in ended.swarms {
             let row = self.state.swarms.get(swarm);
             if row.is_none_or(|swarm| swarm.status.is_terminal()) {
                 self.executor.forget_swarm(swarm);
             }
         }
-        Ok(())
     }
 
-    /// Writes; a full disk is waited out.
-    async fn write(&mut self, out: &Output) -> Result<Committed, StoreError> {
+    fn answer(&mut self, replies: Vec<(ReplyId, Result<Reply>)>) {
+        for (id, answer) in replies {
+            if let Some(reply) = self.replies.remove(&id.0) {
+                // A caller that has gone needs no answer; what it asked for is done.
+                let _gone = reply.send(answer);
+            }
+        }
+    }
+
+    /// Does nothing, unless a test breaks the order of things.
+    fn tell_too_early(&mut self, out: &mut Output) {
+        if mutation::active(Mutation::TellBeforeCommit) {
+            let events = out.changes.events.iter().cloned();
+            let events = events.map(|event| Arc::new(Event::committed(0, event)));
+            self.publish(&events.collect::<Vec<_>>());
+        }
+        let grants = mutation::active(Mutation::GrantBeforeCommit);
+        if grants || mutation::active(Mutation::AnswerBeforeCommit) {
+            let is_grant = |answer: &Result<Reply>| matches!(answer, Ok(Reply::Grant(_)));
+            let replies = std::mem::take(&mut out.replies).into_iter();
+            let (early, due) = replies.partition(|(_, answer)| is_grant(answer) == grants);
+            out.replies = due;
+            self.answer(early);
+        }
+    }
+
+    /// Tries a commit again until there is space; every other trouble is for good.
+    async fn write_again(
+        &mut self,
+        out: &Output,
+        mut err: StoreError,
+    ) -> Result<Committed, StoreError> {
         let mut reported = false;
         loop {
+            // Both say that nothing was applied, and both pass.
+            if !self.started || !matches!(err, StoreError::Full | StoreError::Locked { .. }) {
+                return Err(err);
+            }
+            if !std::mem::replace(&mut reported, true) {
+                tracing::error!(error = %err, "nothing is written until that has passed");
+            }
+            if self.state.draining || !self.wait_for_space(&err).await {
+                return Err(StoreError::Closed);
+            }
             match self.shared.store.commit(out.changes.clone()).await {
-                // Both say that nothing was applied, and both pass.
-                Err(err @ (StoreError::Full | StoreError::Locked { .. })) if self.started => {
-                    if !std::mem::replace(&mut reported, true) {
-                        tracing::error!(error = %err, "nothing is written until that has passed");
-                    }
-                    if self.state.draining || !self.wait_for_space(&err).await {
-                        return Err(StoreError::Closed);
-                    }
-                }
-                other => return other,
+                Ok(committed) => return Ok(committed),
+                Err(again) => err = again,
             }
         }
     }
@@ -456,8 +600,10 @@ impl Coordinator {
         let mut pause = self.shared.clock.sleep(retry);
         loop {
             tokio::select! {
-                () = &mut pause => return true,
+                // The end first; then the next try, which a stream of messages must not put off.
+                biased;
                 () = self.stop.cancelled() => return false,
+                () = &mut pause => return true,
                 message = self.inbox.recv() => match message {
                     Some(message @ Message::Command { .. }) => {
                         let err = Error::new(ErrorKind::Unavailable, trouble.to_string());
@@ -479,14 +625,16 @@ impl Coordinator {
         }
         let mut troubles = Vec::new();
         for slot in self.sinks.iter_mut().filter(|slot| !slot.dead) {
-            let began = tokio::time::Instant::now();
+            let began = self.shared.clock.now();
             let emitted = std::panic::catch_unwind(AssertUnwindSafe(|| slot.sink.emit(events)));
             let name = slot.sink.name();
             if let Err(panic) = emitted {
                 slot.dead = true;
                 let why = crate::spawn::panic_message(panic.as_ref());
                 troubles.push(format!("sink `{name}` is not told any more: {why}"));
-            } else if began.elapsed() > SLOW_SINK && !std::mem::replace(&mut slot.slow, true) {
+            } else if self.shared.clock.now().since(began) > SLOW_SINK
+                && !std::mem::replace(&mut slot.slow, true)
+            {
                 troubles.push(format!(
                     "sink `{name}` holds every commit up: it took over {SLOW_SINK:?}"
                 ));
@@ -503,20 +651,13 @@ impl Coordinator {
         }
     }
 
-    fn carry_out(&mut self, effect: &Effect) {
+    fn carry_out(&mut self, effect: &Effect, start: Option<(Agent, OpenWork)>) {
         match *effect {
             Effect::Start(id) => {
-                let alive = self
-                    .state
-                    .agents
-                    .get(id)
-                    .filter(|a| !a.status.is_terminal());
-                let swarm = alive.and_then(|a| self.state.swarms.get(a.swarm_id));
-                match (alive.cloned(), swarm) {
-                    (Some(agent), Some(swarm)) => {
-                        let open = self.state.open_work(&agent);
-                        self.executor.start(agent, swarm, open);
-                    }
+                let swarm = start.as_ref().map(|(agent, _)| agent.swarm_id);
+                let swarm = swarm.and_then(|id| self.state.swarms.get(id));
+                match (start, swarm) {
+                    (Some((agent, open)), Some(swarm)) => self.executor.start(agent, swarm, open),
                     // It ended in the same commit.
                     _ => {
                         if let Some(live) = self.state.live.get_mut(&id) {
@@ -543,7 +684,7 @@ impl Coordinator {
         self.inbox.close();
         self.closed.close(Some(err.chain()));
         self.shared.cancel.cancel();
-        for (_, reply) in self.replies.drain() {
+        for reply in std::mem::take(&mut self.replies).into_values() {
             let stopped = Error::new(ErrorKind::Closed, "the orchestrator has stopped")
                 .with_source(Error::new(err.kind(), err.chain()));
             // A caller that has gone needs no answer.
@@ -575,6 +716,11 @@ struct Ended {
 }
 
 impl Ended {
+    fn append(&mut self, more: &mut Self) {
+        self.agents.append(&mut more.agents);
+        self.swarms.append(&mut more.swarms);
+    }
+
     fn of(out: &Output) -> Self {
         let agents = out
             .changes

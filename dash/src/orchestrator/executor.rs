@@ -22,6 +22,7 @@ use crate::event::Delta;
 use crate::ids::{AgentId, EntryId, SwarmId};
 use crate::llm::ToolSpec;
 use crate::model::{Agent, Message, Swarm, SwarmConfig, entry};
+use crate::mutation::{self, Mutation};
 use crate::settings::Settings;
 use crate::spawn::{
     AgentContext, AttemptFailure, AttemptLimits, EngineTool, SpawnRequest, panic_message,
@@ -247,6 +248,9 @@ impl Executor {
 
     /// Ends an agent's task now.
     pub(crate) fn cancel(&self, agent: AgentId) {
+        if mutation::active(Mutation::IgnoreCancel) {
+            return;
+        }
         if let Some(token) = self.running.get(&agent) {
             token.cancel();
         }
@@ -254,17 +258,21 @@ impl Executor {
 
     /// Sends `RetryDue` at a time.
     pub(crate) fn retry_at(&self, agent_id: AgentId, attempt: u32, at: UnixMillis) {
+        if mutation::active(Mutation::ForgetRetry) {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         let wait = at.since(shared.clock.now());
         self.shared.tasks.spawn(async move {
             tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => {}
+                () = shared.timers.cancelled() => {}
                 () = shared.clock.sleep(wait) => {
                     // The coordinator outlives its timers, except when it has stopped for good.
                     let _sent =
                         shared.coordinator.send(message::Message::RetryDue { agent_id, attempt }).await;
                 }
-                () = shared.timers.cancelled() => {}
-                () = shared.cancel.cancelled() => {}
             }
         });
     }

@@ -348,7 +348,8 @@ impl Orchestrator {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](ErrorKind::NotFound); [`Conflict`](ErrorKind::Conflict) unless it has failed.
+    /// [`NotFound`](ErrorKind::NotFound); [`Conflict`](ErrorKind::Conflict) unless it has failed, or
+    /// if its parent has ended: then nobody waits for it.
     pub async fn retry_agent(&self, id: AgentId) -> Result<Agent> {
         self.ask(Command::RetryAgent(id)).await
     }
@@ -711,6 +712,7 @@ impl Orchestrator {
         if drained.is_ok() {
             shared.tasks.close();
             tokio::select! {
+                biased;
                 () = shared.tasks.wait() => {}
                 () = shared.clock.sleep(deadline) => {}
             }

@@ -35,6 +35,8 @@ impl EnginePort {
             return Err(Error::closed());
         }
         tokio::select! {
+            // An answer that is there tells of a commit: it counts more than the end.
+            biased;
             answer = answer => match answer {
                 Ok(answer) => answer.and_then(T::try_from),
                 Err(_) => Err(Error::closed()),

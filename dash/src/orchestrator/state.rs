@@ -14,6 +14,7 @@ use crate::model::{
     Agent, Budget, Project, Reservation, Step, StepKey, StepKind, Swarm, SwarmStatus, Task,
     TaskRole, TaskStatus, Ticket, Version,
 };
+use crate::mutation::{self, Mutation};
 use crate::policy::burn::BurnWindow;
 use crate::settings::Settings;
 use crate::spawn::Next;
@@ -90,7 +91,8 @@ impl<R: Row> Table<R> {
         let row = self.rows.get_mut(&id)?;
         if self.dirty_ids.insert(id) {
             self.dirty.push((id, Some(row.version())));
-            row.touch(row.version() + 1, now);
+            let step = u64::from(!mutation::active(Mutation::KeepVersion));
+            row.touch(row.version() + step, now);
         }
         Some(row)
     }
@@ -111,6 +113,16 @@ impl<R: Row> Table<R> {
 
     pub(crate) fn forget(&mut self, id: R::Id) {
         self.rows.remove(&id);
+    }
+
+    /// Whether the next commit writes this row.
+    fn is_dirty(&self, id: R::Id) -> bool {
+        self.dirty_ids.contains(&id)
+    }
+
+    /// The rows that the next commit writes.
+    fn dirty(&self) -> impl Iterator<Item = &R> {
+        self.dirty.iter().filter_map(|(id, _)| self.get(*id))
     }
 
     fn take_writes(&mut self) -> Vec<RowWrite<R>> {
@@ -301,22 +313,44 @@ impl State {
         out
     }
 
-    /// Drops what has ended and nobody refers to any more. Called after the commit.
-    pub(crate) fn evict(&mut self, agents: &[AgentId], swarms: &[SwarmId]) {
+    /// Drops what has ended and nobody refers to any more. Called after the commit that ended it.
+    ///
+    /// What was changed since is kept: the store does not have it yet. Agents among these are ended
+    /// by the next commit too, if they still are; the swarms that must be looked at again are
+    /// returned.
+    pub(crate) fn evict(&mut self, agents: &[AgentId], swarms: &[SwarmId]) -> Vec<SwarmId> {
         for id in agents {
             let ended = self.agents.get(*id).is_some_and(|a| a.status.is_terminal());
-            if ended && !self.live.get(id).is_some_and(|live| live.attached) {
+            let attached = self.live.get(id).is_some_and(|live| live.attached);
+            if ended && !attached && !self.agents.is_dirty(*id) {
                 self.agents.forget(*id);
                 self.live.remove(id);
             }
         }
+        let mut kept = Vec::new();
         for id in swarms {
             let ended = self.swarms.get(*id).is_some_and(|s| s.status.is_terminal());
             let runs = |a: &Agent| self.live.get(&a.id).is_some_and(|live| live.attached);
-            if ended && !self.agents.iter().any(|a| a.swarm_id == *id && runs(a)) {
+            if !ended || self.agents.iter().any(|a| a.swarm_id == *id && runs(a)) {
+                continue;
+            }
+            if self.is_dirty(*id) {
+                kept.push(*id);
+            } else {
                 self.forget_swarm(*id);
             }
         }
+        kept
+    }
+
+    /// Whether the next commit writes a row of this swarm.
+    fn is_dirty(&self, id: SwarmId) -> bool {
+        let budget = self.swarms.get(id).map(|s| s.budget_id);
+        let mut budgets = self.budgets.dirty();
+        self.swarms.is_dirty(id)
+            || self.agents.dirty().any(|a| a.swarm_id == id)
+            || self.tasks.dirty().any(|t| t.swarm_id == id)
+            || budget.is_some_and(|top| budgets.any(|b| b.id == top || self.is_below(b.id, top)))
     }
 
     fn forget_swarm(&mut self, id: SwarmId) {
@@ -419,5 +453,33 @@ mod tests {
         gate.wait(swarm(3), agent(30));
         let order: Vec<AgentId> = std::iter::from_fn(|| gate.pop()).collect();
         assert_eq!(order, [10, 20, 30, 11, 12, 13].map(agent));
+    }
+
+    #[cfg(feature = "test-util")]
+    #[test]
+    fn what_was_changed_since_the_commit_that_ended_it_is_not_forgotten() {
+        use crate::model::AgentStatus;
+        use crate::testing::samples::{AT, World};
+
+        let world = World::new(1);
+        let mut state = State::new(Arc::default(), Arc::default());
+        let mut ended = world.agent();
+        ended.status = AgentStatus::Killed;
+        let mut swarm = world.swarm();
+        swarm.status = SwarmStatus::Destroyed;
+        state.agents.load(ended);
+        state.swarms.load(swarm);
+        let (agent, swarm) = (world.agent_id, world.swarm_id);
+
+        // A late outcome is put on its account while the commit that ended it runs.
+        state.agents.edit(agent, AT).unwrap().turns += 1;
+        assert_eq!(state.evict(&[agent], &[swarm]), [swarm]);
+        assert!(state.agents.get(agent).is_some() && state.swarms.get(swarm).is_some());
+        let written = state.take_output().changes.agents;
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].row.turns, world.agent().turns + 1);
+
+        assert_eq!(state.evict(&[agent], &[swarm]), []);
+        assert!(state.agents.get(agent).is_none() && state.swarms.get(swarm).is_none());
     }
 }

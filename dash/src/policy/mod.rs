@@ -2,5 +2,7 @@
 //! channels; every input is an argument.
 
 pub mod burn;
+#[cfg(test)]
+mod random_tests;
 pub mod reserve;
 pub mod retry;

@@ -326,6 +326,7 @@ mod tests {
             content: vec![ContentBlock::text("y".repeat(chars))],
             is_error: false,
             details: serde_json::Value::Null,
+            is_final: false,
         }))
     }
 

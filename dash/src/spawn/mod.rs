@@ -382,7 +382,7 @@ pub trait AgentPort: fmt::Debug + Send + Sync {
     /// [`Closed`](crate::ErrorKind::Closed) when the engine stops.
     async fn delegate(&self, step: StepKey, delegation: Delegation) -> Result<DelegationResult>;
 
-    /// Publishes a piece of a streaming answer. Never waits, never stored.
+    /// Publishes a piece of a streaming answer, or what a tool call tells. Never waits, never stored.
     fn publish_delta(&self, step: StepKey, delta: DeltaKind);
 }
 

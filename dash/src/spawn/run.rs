@@ -210,6 +210,8 @@ impl Run {
             Action::Complete {
                 result: answer.text(),
             }
+        } else if let Some(result) = final_text(answer, after) {
+            Action::Complete { result }
         } else {
             self.model()
         }
@@ -224,6 +226,22 @@ impl Run {
             }
         }
     }
+}
+
+/// The texts of a batch of results in the order of its calls, if all of them say that nothing is left
+/// to do and nothing was said since.
+fn final_text(answer: &AssistantMessage, after: &[Arc<Message>]) -> Option<String> {
+    let results = after.iter().map(|message| match message.as_ref() {
+        Message::ToolResult(result) if result.is_final => {
+            Some((result.tool_call_id.as_str(), result.text()))
+        }
+        _ => None,
+    });
+    let mut texts: HashMap<&str, String> = results.collect::<Option<_>>()?;
+    let in_order = answer
+        .tool_calls()
+        .filter_map(|c| texts.remove(c.id.as_str()));
+    Some(in_order.collect::<Vec<String>>().join("\n"))
 }
 
 fn is_assistant(message: &Arc<Message>) -> bool {
@@ -328,6 +346,7 @@ mod tests {
             content: vec![ContentBlock::text("x")],
             is_error: false,
             details: serde_json::Value::Null,
+            is_final: false,
         }))
     }
 
@@ -357,6 +376,30 @@ mod tests {
         );
         run.push(user("one more thing"));
         assert_eq!(run.next_action(), Action::Model { turn: 3 });
+    }
+
+    #[test]
+    fn results_that_are_all_final_end_the_run_in_the_order_of_their_calls() {
+        let last = |id: &str, is_final: bool| {
+            let mut message = result(id).as_ref().clone();
+            if let Message::ToolResult(result) = &mut message {
+                result.is_final = is_final;
+                result.content = vec![ContentBlock::text(format!("said {id}"))];
+            }
+            Arc::new(message)
+        };
+        let ends = |second: bool, also: Option<Arc<Message>>| {
+            let mut run = Run::new(vec![user("go")], 0, 0, 1);
+            run.push(answer("", &["a", "b"], StopReason::ToolUse));
+            run.push(last("b", second));
+            run.push(last("a", true));
+            also.into_iter().for_each(|message| run.push(message));
+            run.next_action()
+        };
+        let result = "said a\nsaid b".to_owned();
+        assert_eq!(ends(true, None), Action::Complete { result });
+        assert_eq!(ends(false, None), Action::TurnLimit);
+        assert_eq!(ends(true, Some(user("wait"))), Action::TurnLimit);
     }
 
     #[test]

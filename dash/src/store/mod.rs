@@ -45,6 +45,8 @@ mod changeset;
 pub use changeset::{Changeset, Committed, RowWrite};
 
 pub mod memory;
+#[cfg(test)]
+mod random_tests;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -109,7 +111,7 @@ pub enum StoreError {
         version: u32,
     },
     /// Stored data is damaged. No further write is made; restore a backup.
-    #[error("the store is damaged: {detail}")]
+    #[error("the store is damaged, restore a backup: {detail}")]
     Corrupt {
         /// What was found.
         detail: String,

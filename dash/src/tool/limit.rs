@@ -123,6 +123,7 @@ mod tests {
         let output = ToolOutput {
             content: vec![ContentBlock::text("a\nb")],
             details: json!([1]),
+            is_final: true,
         };
         assert_eq!(limit_output(output.clone(), 3), output);
         assert_eq!(
@@ -164,10 +165,12 @@ mod tests {
         let output = ToolOutput {
             content,
             details: json!("x".repeat(100)),
+            is_final: true,
         };
         let output = limit_output(output, 12);
         let expected = ["12345", "image", "6", "[8 of 20 bytes were left out here]"];
         assert_eq!(texts(&output), expected);
         assert_eq!(output.details, json!("left out: more than 12 bytes"));
+        assert!(output.is_final);
     }
 }

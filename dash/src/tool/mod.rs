@@ -32,10 +32,12 @@ pub mod fence;
 pub mod fs;
 mod limit;
 mod typed;
+mod updates;
 
 pub use fence::{Fence, FenceError};
 pub use limit::limit_output;
 pub use typed::{TOOL_NAME_CHARS_MAX, check_name, json_tool, tool_fn};
+pub use updates::{ToolUpdates, UPDATE_BYTES_MAX};
 
 /// What a tool is told about the call.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct ToolContext {
     pub fence: Arc<Fence>,
     /// Cancelled when the call is no longer wanted.
     pub cancel: CancellationToken,
+    /// Tells whoever watches the agent what the call is doing.
+    pub updates: ToolUpdates,
 }
 
 /// What a tool answers.
@@ -63,6 +67,8 @@ pub struct ToolOutput {
     pub content: Vec<ContentBlock>,
     /// Anything for screens and logs; never sent to a model.
     pub details: Value,
+    /// Whether nothing is left to do; see [`ToolResultMessage::is_final`](crate::model::ToolResultMessage::is_final).
+    pub is_final: bool,
 }
 
 impl ToolOutput {
@@ -71,8 +77,17 @@ impl ToolOutput {
     pub fn text(text: impl Into<String>) -> Self {
         Self {
             content: vec![ContentBlock::text(text)],
-            details: Value::Null,
+            ..Self::default()
         }
+    }
+
+    /// The same, with nothing left to do after it: if all calls of the model's answer end so, the
+    /// agent ends well with their texts and the model is not asked again. Messages that wait for the
+    /// agent, and an answer schema that the texts do not fit, keep it going.
+    #[must_use]
+    pub const fn as_final(mut self) -> Self {
+        self.is_final = true;
+        self
     }
 }
 

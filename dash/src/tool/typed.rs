@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::ids::{AgentId, SwarmId};
-    use crate::tool::Fence;
+    use crate::tool::{Fence, ToolUpdates};
 
     #[derive(Deserialize, JsonSchema)]
     struct Args {
@@ -262,6 +262,7 @@ mod tests {
             try_number: 1,
             fence: Arc::new(Fence::none()),
             cancel: CancellationToken::new(),
+            updates: ToolUpdates::default(),
         }
     }
 

@@ -128,6 +128,7 @@ pub(crate) async fn tool_step(
         content: vec![ContentBlock::text("42")],
         is_error: false,
         details: serde_json::Value::Null,
+        is_final: false,
     };
     *last = Some(Outcome::ToolAnswered {
         key,

@@ -21,6 +21,7 @@ mod measure;
 mod model_server;
 mod report;
 mod restart;
+mod sim;
 mod step;
 mod storage;
 mod turns;
@@ -52,6 +53,8 @@ enum Scenario {
     Storage,
     /// The disk and `SQLite` alone.
     Fsync,
+    /// Seeds through the simulator: not how fast, but whether what must hold does.
+    Sim,
     /// Agents against a model server, beside a loop made by hand.
     Turns,
     /// The yardstick of `turns`; one line with `--kit`.
@@ -117,6 +120,15 @@ pub(crate) struct Options {
     /// The store's file (turns with `--kit`); a temporary one if not said.
     #[arg(long)]
     db: Option<PathBuf>,
+    /// How many seeds (sim).
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// The first seed (sim).
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this seed (sim).
+    #[arg(long)]
+    seed: Option<u64>,
     /// Taken and ignored: the engine is always durable (turns).
     #[arg(long, hide = true)]
     persist: Option<String>,
@@ -151,6 +163,9 @@ fn main() -> Result<()> {
         args.splice(1..1, ["turns".into(), "--kit".into()]);
     }
     let options = Options::parse_from(args);
+    if options.scenario == Scenario::Sim {
+        return sim::run(&options);
+    }
     engine::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.threads)
@@ -186,8 +201,10 @@ async fn run(options: &Options, dir: &Path) -> Result<Vec<Figure>> {
         Scenario::Storage => storage::run(options, dir).await,
         Scenario::Fsync => step::disk(options, dir).await,
         Scenario::Turns => turns::run(options, dir),
-        Scenario::Floor | Scenario::ServeModel | Scenario::Bare | Scenario::Parked => {
-            Ok(Vec::new())
-        }
+        Scenario::Sim
+        | Scenario::Floor
+        | Scenario::ServeModel
+        | Scenario::Bare
+        | Scenario::Parked => Ok(Vec::new()),
     }
 }

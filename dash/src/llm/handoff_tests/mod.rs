@@ -40,6 +40,7 @@ fn result(id: &str, content: Vec<ContentBlock>, is_error: bool) -> Arc<Message> 
         content,
         is_error,
         details: Value::Null,
+        is_final: false,
     }))
 }
 

@@ -116,6 +116,7 @@ impl RateLimited {
                 Turn::Later => wake.notified().await,
                 // Tokens that come back early end the wait early.
                 Turn::After(wait) => tokio::select! {
+                    biased;
                     () = gate.clock.sleep(wait) => {}
                     () = wake.notified() => {}
                 },

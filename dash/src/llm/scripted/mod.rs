@@ -174,7 +174,7 @@ impl ScriptedReply {
     }
 
     /// The whole stream of events.
-    fn events(self, provider: &Arc<str>, request: &LlmRequest) -> Vec<LlmEvent> {
+    pub(crate) fn events(self, provider: &Arc<str>, request: &LlmRequest) -> Vec<LlmEvent> {
         let mut out = Vec::new();
         let setup = AnswerSetup {
             api: "scripted",

@@ -81,14 +81,11 @@ async fn the_provider_suite_passes() {
         "long call",
         "empty",
     ];
-    provider_suite::run_all(ProviderUnderTest {
-        provider: Arc::new(provider),
-        requests: words.map(request).to_vec(),
-        endless: request("endless"),
-        started,
-        open: None,
-    })
-    .await;
+    let requests = words.map(request).to_vec();
+    let provider = Arc::new(provider);
+    let mut subject = ProviderUnderTest::new(provider, requests, request("endless"));
+    subject.started = Some(started);
+    provider_suite::run_all(subject).await;
 }
 
 #[tokio::test]

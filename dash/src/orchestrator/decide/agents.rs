@@ -12,6 +12,7 @@ use crate::model::{
     Agent, AgentStatus, BudgetScope, EntryBody, NanoUsd, Progress, StepState, Strategy, Swarm,
     SwarmStatus, TaskRole, Usage,
 };
+use crate::mutation::{self, Mutation};
 use crate::spawn::{AttemptFailure, DelegationResult, Grant};
 use crate::{Error, ErrorKind, Result};
 
@@ -199,7 +200,9 @@ impl Decision<'_> {
         if agent.status == AgentStatus::Paused {
             return self.agent_reply(id);
         }
-        agent.status.check_move(AgentStatus::Paused)?;
+        if !mutation::active(Mutation::PauseAnything) {
+            agent.status.check_move(AgentStatus::Paused)?;
+        }
         self.edit_agent(id, |a| {
             a.status = AgentStatus::Paused;
             a.pause_reason = Some(reason.to_owned());
@@ -298,7 +301,9 @@ impl Decision<'_> {
             a.completed_at = Some(now);
         });
         let Ok(agent) = self.agent(id) else { return };
-        let (cost, task) = (cost_so_far(agent), agent.task_id);
+        let (cost, task, swarm) = (cost_so_far(agent), agent.task_id, agent.swarm_id);
+        // One that was retried by hand after its parent had been told that it failed.
+        self.kill_children(id, swarm, "its parent has completed");
         let preview = cut(&result, RESULT_PREVIEW);
         self.emit_agent(
             id,
@@ -401,7 +406,7 @@ impl Decision<'_> {
     fn kill_children(&mut self, parent: AgentId, swarm: SwarmId, reason: &str) {
         // Only these have children; the others need not be searched.
         let may_have = |s: &Swarm| s.strategy == Strategy::Tree || !s.config.profiles.is_empty();
-        if !self.swarm(swarm).is_ok_and(may_have) {
+        if !self.swarm(swarm).is_ok_and(may_have) || mutation::active(Mutation::LeaveChildren) {
             return;
         }
         for other in self.agents_of(swarm) {
@@ -475,6 +480,11 @@ impl Decision<'_> {
                 "the agent is `{}`, only a `failed` one can be retried",
                 agent.status
             )));
+        }
+        let parent = agent.parent_id.and_then(|id| self.agent(id).ok());
+        if parent.is_some_and(|parent| parent.status.is_terminal()) {
+            // Nobody would take what it answers.
+            return Err(Error::conflict("its parent has ended: retry the parent"));
         }
         let reopened = match self.swarm(swarm)?.status {
             SwarmStatus::Failed => true,

@@ -10,6 +10,7 @@ use crate::model::{
     AgentStatus, Amount, Budget, BudgetScope, Currency, NanoUsd, Reservation, StepKey, SwarmStatus,
     TaskStatus,
 };
+use crate::mutation::{self, Mutation};
 use crate::policy::reserve::{self, Ask, Verdict};
 use crate::spawn::ModelIntent;
 
@@ -77,7 +78,12 @@ impl Decision<'_> {
             price: price.clone(),
         };
         let path = self.path_of(agent);
-        match reserve::check(&path, &ask) {
+        let verdict = if mutation::active(Mutation::IgnoreCaps) {
+            reserve::check(&[], &ask)
+        } else {
+            reserve::check(&path, &ask)
+        };
+        match verdict {
             Verdict::Fits {
                 output_tokens,
                 hold,
@@ -170,6 +176,8 @@ impl Decision<'_> {
 
     /// Ends the reservation of a step: with what was used, or at worst case if that is unknown.
     pub(super) fn settle_step(&mut self, agent: AgentId, step: StepKey, used: Option<Amount>) {
+        let used =
+            used.or_else(|| mutation::active(Mutation::UncertainIsFree).then(Amount::default));
         let held = self.held_by(agent, step);
         let Some(mut reservation) = held.and_then(|id| self.live(agent).held.remove(&id)) else {
             return;
@@ -184,7 +192,10 @@ impl Decision<'_> {
         for id in self.path_ids(reservation.budget_id) {
             if let Some(b) = self.state.budgets.edit(id, self.now) {
                 let currency = b.currency;
-                b.reserved = b.reserved.saturating_sub(held.in_currency(currency));
+                let is_kept = mutation::active(Mutation::KeepReservation);
+                if !(is_kept && used == Some(Amount::default())) {
+                    b.reserved = b.reserved.saturating_sub(held.in_currency(currency));
+                }
                 match used {
                     Some(used) => charge(b, used.in_currency(currency)),
                     None => {

@@ -10,6 +10,8 @@ use crate::model::{
     TaskStatus, Ticket,
 };
 
+use crate::mutation::{self, Mutation};
+
 /// How the reason of an agent ends that is held because of a step in doubt.
 pub(super) const IS_UNKNOWN: &str = "is unknown";
 
@@ -157,7 +159,10 @@ impl Decision<'_> {
             }
             if state == StepState::InDoubt {
                 done.steps_in_doubt += 1;
-            } else if key.kind().is_model_call() || may_run_again {
+            } else if key.kind().is_model_call()
+                || may_run_again
+                || mutation::active(Mutation::RerunOnce)
+            {
                 done.steps_rerun += 1;
             } else {
                 self.doubt(id, key);

@@ -19,6 +19,7 @@ use crate::model::{
     AgentStatus, Amount, ContentBlock, Entry, EntryBody, Message, MessageOrigin, NanoUsd,
     SideEffect, Step, StepKey, StepState, TaskRole, ToolResultMessage, Usage,
 };
+use crate::mutation::{self, Mutation};
 use crate::spawn::{Advance, AttemptFailure, Grant, Next, Outcome, Summary, ToolIntent};
 use crate::strategy;
 
@@ -116,7 +117,6 @@ impl Decision<'_> {
             } => {
                 let used = self.billed(id, key, billing);
                 self.count_failed(id, billing, used);
-                self.settle_step(id, key, used);
                 self.end_step(id, key, StepState::Failed, None, Some(error.clone()));
                 self.release_slot(id);
                 self.emit_agent(
@@ -127,6 +127,8 @@ impl Decision<'_> {
                         error,
                     },
                 );
+                // Last: what it cost may cross a threshold that ends the agent.
+                self.settle_step(id, key, used);
             }
             Outcome::ToolAnswered {
                 key,
@@ -238,8 +240,9 @@ impl Decision<'_> {
             return;
         };
         let is_error = result.is_error;
-        let entry = self.append(id, Some(key), EntryBody::Message { message });
-        self.end_step(id, key, StepState::Done, Some(entry), None);
+        let is_kept = !mutation::active(Mutation::ForgetResult);
+        let entry = is_kept.then(|| self.append(id, Some(key), EntryBody::Message { message }));
+        self.end_step(id, key, StepState::Done, entry, None);
         self.edit_agent(id, |a| a.tool_calls += 1);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let event = ToolCompleted {
@@ -663,6 +666,7 @@ impl Decision<'_> {
             content,
             is_error,
             details,
+            is_final: false,
         };
         let message = Arc::new(Message::ToolResult(result));
         self.append(id, Some(key), EntryBody::Message { message })

@@ -15,6 +15,7 @@ use crate::model::{
     AgentStatus, Budget, BudgetScope, Project, Strategy, Swarm, SwarmStatus, Task, TaskRole,
     TaskStatus,
 };
+use crate::mutation::{self, Mutation};
 use crate::strategy::{self, Goal, PlannedTask};
 use crate::{Error, ErrorKind, Result};
 
@@ -286,11 +287,15 @@ impl Decision<'_> {
             s.completed_at = Some(s.completed_at.unwrap_or(now));
         });
         self.state.budget_waiters.remove(&id);
-        for agent in self.agents_of(id) {
-            self.kill_agent(agent, reason);
+        if !mutation::active(Mutation::LeaveAgents) {
+            for agent in self.agents_of(id) {
+                self.kill_agent(agent, reason);
+            }
         }
-        for task in self.open_tasks_of(id) {
-            self.cancel_task(task, reason);
+        if !mutation::active(Mutation::LeaveTasks) {
+            for task in self.open_tasks_of(id) {
+                self.cancel_task(task, reason);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::{Flow, Session, fixed_tokens, spans};
 use crate::event::DeltaKind;
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, RequestOptions, ToolChoice};
 use crate::model::{Amount, AssistantMessage, Message, StepKey, Usage};
+use crate::mutation::{self, Mutation};
 
 /// Tokens of the window that stay free beside an answer: at most these, at most an eighth of it.
 const WINDOW_MARGIN: u32 = 4_096;
@@ -102,6 +103,11 @@ impl Session {
             }
             None => Box::new(self.llm_request(max_output_tokens)),
         };
+        if mutation::active(Mutation::DropResults) {
+            request
+                .messages
+                .retain(|message| !matches!(message.as_ref(), Message::ToolResult(_)));
+        }
         request.max_output_tokens = max_output_tokens;
         request.idempotency_key = idempotency_key;
         request
@@ -219,11 +225,13 @@ impl Session {
         let mut deadline = self.cx.clock.sleep(self.active_left);
         let answer = loop {
             let event = tokio::select! {
-                event = stream.next() => event,
+                // The limit first: a server that never pauses is cut too.
+                biased;
                 () = &mut deadline => break Err(LlmError::billed_unknown(
                     LlmErrorKind::Timeout,
                     format!("the attempt took longer than {:?}", self.request.timeout),
                 )),
+                event = stream.next() => event,
             };
             match event {
                 Some(LlmEvent::Done { message, .. }) => break Ok(message),

@@ -9,8 +9,11 @@ use tracing::{Instrument as _, Span};
 use super::super::task::{AbortOnDrop, panic_text};
 use super::super::{EngineTool, Grant, Next, Outcome, ToolAnswer, ToolGate, ToolIntent};
 use super::{Flow, Session, spans};
+use crate::event::DeltaKind;
 use crate::model::{ContentBlock, Message, SideEffect, StepKey, ToolCall, ToolResultMessage};
-use crate::tool::{ExecutionMode, Tool, ToolContext, ToolError, ToolOutput, limit_output};
+use crate::tool::{
+    ExecutionMode, Tool, ToolContext, ToolError, ToolOutput, ToolUpdates, limit_output,
+};
 
 impl Session {
     pub(super) async fn tool_turn(
@@ -213,6 +216,7 @@ impl Session {
             content: non_empty(output.content),
             is_error: answer.is_error,
             details: output.details,
+            is_final: output.is_final && !answer.is_error,
         });
         Some((key, Arc::new(message), self.cx.clock.now().since(began)))
     }
@@ -227,6 +231,10 @@ impl Session {
         tries: u32,
     ) -> Result<ToolOutput, ToolError> {
         let cancel = self.cx.cancel.child_token();
+        let port = Arc::clone(&self.cx.port);
+        // Kept here to the end of the call: what its tool tells later goes nowhere.
+        let publish: Arc<dyn Fn(String) + Send + Sync> =
+            Arc::new(move |text| port.publish_delta(key, DeltaKind::ToolUpdate(text)));
         let cx = ToolContext {
             agent_id: self.request.agent_id,
             swarm_id: self.request.swarm_id,
@@ -235,6 +243,7 @@ impl Session {
             try_number: tries,
             fence: Arc::clone(&self.request.fence),
             cancel: cancel.clone(),
+            updates: ToolUpdates::new(&publish),
         };
         let arguments = call.arguments.clone();
         let limit = self.request.limits.timeout;
@@ -242,6 +251,8 @@ impl Session {
         let task = task.instrument(Span::current());
         let mut task = AbortOnDrop(self.cx.tasks.spawn(task), cancel.drop_guard());
         tokio::select! {
+            // What has answered in time has answered.
+            biased;
             joined = &mut task.0 => joined.unwrap_or_else(|err| {
                 Err(ToolError::new(format!("the tool failed: {}", panic_text(err))))
             }),

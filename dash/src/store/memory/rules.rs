@@ -13,6 +13,7 @@ use crate::ids::{AgentId, BudgetId, EntryId, ReservationId, SwarmId, TaskId};
 use crate::model::{
     Agent, Budget, Entry, Project, Reservation, Step, StepKey, Swarm, Task, Ticket, Version,
 };
+use crate::mutation::{self, Mutation};
 use crate::store::{Changeset, Committed, RowWrite, StoreError};
 
 type Check = Result<(), StoreError>;
@@ -79,7 +80,7 @@ pub(super) fn apply(tables: &mut Tables, changeset: Changeset) -> Result<Committ
             EventSource::Swarm(id) => known(&over.swarms, &tables.swarms, &id, "swarm")?,
             EventSource::System => {}
         }
-        seq += 1;
+        seq += 1 + u64::from(mutation::active(Mutation::SkipSeq));
         events.push(Event::committed(seq, event));
     }
     over.settle(tables);

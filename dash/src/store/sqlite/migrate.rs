@@ -1,6 +1,7 @@
 //! Schema versions: embedded, each applied in one transaction with its row in `_migrations`.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::{Batch, Connection, Transaction, TransactionBehavior, params};
 
 use super::fault::Fault;
 use crate::env::UnixMillis;
@@ -31,6 +32,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "agent_core",
         up: include_str!("../../../migrations/0002_agent_core.up.sql"),
         down: include_str!("../../../migrations/0002_agent_core.down.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "step_order",
+        up: include_str!("../../../migrations/0003_step_order.up.sql"),
+        down: include_str!("../../../migrations/0003_step_order.down.sql"),
     },
 ];
 
@@ -83,13 +90,27 @@ pub(super) fn check(applied: &[(u32, String)]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Is told after each statement of a migration that is applied: the migration's version and how
+/// many of its statements are done. The last one is its COMMIT.
+pub(super) type Watch<'a> = &'a dyn Fn(u32, u32);
+
 /// Applies what is missing, `now` being the time noted.
-pub(super) fn up(conn: &mut Connection, now: UnixMillis) -> Result<(), Fault> {
+pub(super) fn up(conn: &mut Connection, now: UnixMillis, watch: Watch<'_>) -> Result<(), Fault> {
     let done = applied(conn)?;
     check(&done)?;
     for migration in MIGRATIONS.iter().skip(done.len()) {
+        let mut done = 0;
+        let mut tell = || {
+            done += 1;
+            watch(migration.version, done);
+        };
         let tx = begin(conn)?;
-        tx.execute_batch(migration.up)?;
+        tell();
+        let mut statements = Batch::new(&tx, migration.up);
+        while let Some(mut statement) = statements.next()? {
+            statement.raw_execute()?;
+            tell();
+        }
         tx.execute(
             "INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (?1, ?2, ?3, ?4)",
             params![
@@ -99,8 +120,11 @@ pub(super) fn up(conn: &mut Connection, now: UnixMillis) -> Result<(), Fault> {
                 checksum(migration)
             ],
         )?;
+        tell();
         tx.pragma_update(None, "user_version", migration.version)?;
+        tell();
         tx.commit()?;
+        tell();
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::fault::Fault;
 use self::fault::replicate;
+use self::open::Flush;
 use self::read::Readers;
 use self::writer::{Outcome, Request, Writer};
 use super::{
@@ -44,6 +45,7 @@ mod rows;
 #[cfg(test)]
 #[cfg(feature = "test-util")]
 mod tests;
+mod verify;
 mod versioned;
 mod write;
 mod writer;
@@ -103,11 +105,49 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        blocking(move || Self::open_blocking(&path, clock.as_ref())).await
+        blocking(move || Self::open_blocking(&path, clock.as_ref(), Flush::EveryCommit, &|_, _| ()))
+            .await
     }
 
-    fn open_blocking(path: &Path, clock: &dyn Clock) -> Result<Self, StoreError> {
-        let open::Opened { path, lock, conn } = open::open(path, clock.now())?;
+    /// Opens the store at `path` so that a power cut loses commits that were acknowledged
+    /// (`synchronous=NORMAL`). For tests that must be able to see the loss, and for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`].
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub async fn open_losing_power_cuts(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_path_buf();
+        let open = move || Self::open_blocking(&path, &SystemClock, Flush::Checkpoints, &|_, _| ());
+        blocking(open).await
+    }
+
+    /// The same as [`SqliteStore::open`], for tests that stop a program in the middle of a
+    /// migration.
+    ///
+    /// `watch` is called after each statement, on the thread that migrates: with the migration's
+    /// version and how many of its statements are done, BEGIN being the first and COMMIT the last.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`].
+    #[cfg(feature = "test-util")]
+    pub async fn open_watched(
+        path: impl AsRef<Path> + Send,
+        watch: impl Fn(u32, u32) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_path_buf();
+        blocking(move || Self::open_blocking(&path, &SystemClock, Flush::EveryCommit, &watch)).await
+    }
+
+    fn open_blocking(
+        path: &Path,
+        clock: &dyn Clock,
+        flush: Flush,
+        watch: migrate::Watch<'_>,
+    ) -> Result<Self, StoreError> {
+        let open::Opened { path, lock, conn } = open::open(path, clock.now(), flush, watch)?;
         let writer = Writer::new(conn, path.clone()).map_err(|fault| fault.classify(&path))?;
         let (tx, rx) = mpsc::channel(writer::QUEUE_LEN);
         let (ended, outcome) = watch::channel(None);
@@ -119,7 +159,7 @@ impl SqliteStore {
             })?;
         let info = StoreInfo {
             backend: ["sqlite ", rusqlite::version()].concat(),
-            durability: "power loss (WAL, synchronous=FULL)".to_owned(),
+            durability: flush.durability().to_owned(),
             path: Some(path.clone()),
         };
         Ok(Self {
@@ -151,7 +191,11 @@ impl SqliteStore {
     }
 
     /// Checks a store's file as a whole, without opening it for writing: SQLite's
-    /// `integrity_check` and the hashes of all events. Returns how many events there are.
+    /// `integrity_check`, every reference, the hashes of all events and of large contents, and that
+    /// every row can be read. Returns how many events there are.
+    ///
+    /// Not found is damage to a row other than an event that leaves it as it might have been
+    /// written, say another letter in a name. Rows of an older schema are not read one by one.
     ///
     /// An engine may have the file open meanwhile.
     ///
@@ -166,9 +210,7 @@ impl SqliteStore {
             require_store(&path)?;
             let check = || {
                 let conn = open::connect_reader(&path)?;
-                migrate::check(&migrate::applied(&conn)?)?;
-                open::check(&conn, "integrity_check")?;
-                chain::verify(&conn, 0, u64::MAX)
+                verify::all(&conn)
             };
             check().map_err(|fault: Fault| fault.classify(&path))
         })
@@ -191,7 +233,7 @@ impl SqliteStore {
             require_store(&path)?;
             let lock = lock::FileLock::acquire(&path)?;
             let down = || {
-                let mut conn = open::connect_writer(&path)?;
+                let mut conn = open::connect_writer(&path, Flush::EveryCommit)?;
                 migrate::down(&mut conn, version)?;
                 conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
                 Ok(())

@@ -25,6 +25,12 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Above this size an unclean end is not followed by `quick_check` (about 0.4 s at the bound).
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
 
+/// A page of the database: SQLite's default.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Bytes of a rollback journal that say what it is.
+const JOURNAL_HEADER_BYTES: usize = 28;
+
 /// Statements each connection keeps prepared: all that there are, and room for list filters.
 const STATEMENTS_MAX: usize = 128;
 
@@ -39,15 +45,44 @@ const PRAGMAS: [(&str, &str); 6] = [
 ];
 
 /// The same for the writer. It makes all checkpoints itself.
-const WRITER_PRAGMAS: [(&str, &str); 5] = [
+const WRITER_PRAGMAS: [(&str, &str); 4] = [
     // 8 MiB. With SQLite's 2, the transactions of some hundred agents spill their pages into the
     // log halfway and read them back.
     ("cache_size", "-8192"),
     ("journal_mode", "wal"),
-    ("synchronous", "2"),
     ("wal_autocheckpoint", "0"),
     ("journal_size_limit", "67108864"),
 ];
+
+/// When SQLite flushes what it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Before a commit returns.
+    EveryCommit,
+    /// Only around checkpoints: a power cut takes what was committed since.
+    #[cfg(feature = "test-util")]
+    Checkpoints,
+}
+
+impl Flush {
+    /// The value of `PRAGMA synchronous`.
+    const fn synchronous(self) -> &'static str {
+        match self {
+            Self::EveryCommit => "2",
+            #[cfg(feature = "test-util")]
+            Self::Checkpoints => "1",
+        }
+    }
+
+    /// What a store with it survives.
+    pub(super) const fn durability(self) -> &'static str {
+        match self {
+            Self::EveryCommit => "power loss (WAL, synchronous=FULL)",
+            #[cfg(feature = "test-util")]
+            Self::Checkpoints => "the end of the process (WAL, synchronous=NORMAL)",
+        }
+    }
+}
 
 /// A store that was found fit to be used.
 pub(super) struct Opened {
@@ -57,7 +92,12 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the store at `path`, takes its lock, brings its schema up to date.
-pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
+pub(super) fn open(
+    path: &Path,
+    now: UnixMillis,
+    flush: Flush,
+    watch: migrate::Watch<'_>,
+) -> Result<Opened, StoreError> {
     let version = rusqlite::version_number();
     if version < SQLITE_VERSION_MIN {
         return Err(StoreError::Open {
@@ -80,12 +120,12 @@ pub(super) fn open(path: &Path, now: UnixMillis) -> Result<Opened, StoreError> {
     let wal_len = std::fs::metadata(suffixed(&path, "-wal")).map_or(0, |meta| meta.len());
     let is_unclean = lock.was_unclean || wal_len > 0;
 
-    let conn = connect_writer(&path).map_err(classify)?;
+    let conn = connect_writer(&path, flush).map_err(classify)?;
     if is_unclean {
         quick_check(&conn, &path).map_err(classify)?;
     }
     let mut conn = conn;
-    migrate::up(&mut conn, now).map_err(classify)?;
+    migrate::up(&mut conn, now, watch).map_err(classify)?;
     chain::verify_tail(&conn).map_err(classify)?;
     lock.mark().map_err(|err| open_error(&path, &err))?;
     Ok(Opened { path, lock, conn })
@@ -119,7 +159,8 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(parent.join(name))
 }
 
-/// Whether the file is new or empty. Looks at the bytes, so that a foreign file is never touched.
+/// Whether the file is new, empty or was never finished. Looks at the bytes, so that a foreign file
+/// is never touched.
 ///
 /// # Errors
 ///
@@ -131,6 +172,7 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
         Err(err) => return Err(open_error(path, &err)),
     };
     let mut header = Vec::with_capacity(100);
+    let len = file.metadata().map_err(|err| open_error(path, &err))?.len();
     file.take(100)
         .read_to_end(&mut header)
         .map_err(|err| open_error(path, &err))?;
@@ -143,13 +185,38 @@ pub(super) fn check_header(path: &Path) -> Result<bool, StoreError> {
     if is_sqlite && is_ours {
         return Ok(false);
     }
+    if is_unfinished(path, len)? {
+        return Ok(true);
+    }
     Err(StoreError::NotDash {
         path: path.to_path_buf(),
     })
 }
 
+/// Whether a power cut has torn the first page of a new file while it was written. Then the journal
+/// beside it says that the file had no pages, and SQLite takes it back to that.
+fn is_unfinished(path: &Path, len: u64) -> Result<bool, StoreError> {
+    if len > PAGE_BYTES {
+        return Ok(false);
+    }
+    let journal = match File::open(suffixed(path, "-journal")) {
+        Ok(journal) => journal,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(err) => return Err(open_error(path, &err)),
+    };
+    let mut header = Vec::with_capacity(JOURNAL_HEADER_BYTES);
+    journal
+        .take(JOURNAL_HEADER_BYTES as u64)
+        .read_to_end(&mut header)
+        .map_err(|err| open_error(path, &err))?;
+    // Offsets: sqlite.org/fileformat2.html, section 3.
+    let is_journal = header.get(..8) == Some(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7");
+    let had_no_pages = header.get(16..20) == Some(&[0; 4]);
+    Ok(is_journal && had_no_pages)
+}
+
 /// The only read-write connection.
-pub(super) fn connect_writer(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn connect_writer(path: &Path, flush: Flush) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     prepare(&conn)?;
@@ -159,6 +226,11 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, Fault> {
         conn.pragma_update(None, "application_id", migrate::APPLICATION_ID)?;
     }
     set(&conn, &WRITER_PRAGMAS)?;
+    set(&conn, &[("synchronous", flush.synchronous())])?;
+    if log_pages(&conn, "PRAGMA wal_checkpoint(NOOP)")?.0 < 0 {
+        let detail = "the write-ahead log is not in use".to_owned();
+        return Err(StoreError::Open { detail }.into());
+    }
     Ok(conn)
 }
 
@@ -184,11 +256,11 @@ fn prepare(conn: &Connection) -> Result<(), Fault> {
 /// Sets pragmas and reads them back.
 fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
     for (name, value) in pragmas {
-        conn.pragma_update_and_check(None, name, value, |_| Ok(()))
-            .or_else(|err| match err {
-                rusqlite::Error::QueryReturnedNoRows => Ok(()),
-                err => Err(err),
-            })?;
+        // To its end: setting may be a transaction, and whether that has been committed is known
+        // only after the row that tells the new value.
+        let mut statement = conn.prepare(&format!("PRAGMA {name} = {value}"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
         let found = pragma(conn, name)?;
         if found != *value {
             let detail = format!("`PRAGMA {name} = {value}` did not take, it is {found}");
@@ -196,6 +268,13 @@ fn set(conn: &Connection, pragmas: &[(&str, &str)]) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Pages in the log after a checkpoint, and how many of them are in the database too. Negative if
+/// there is no log.
+pub(super) fn log_pages(conn: &Connection, checkpoint: &str) -> rusqlite::Result<(i64, i64)> {
+    conn.prepare_cached(checkpoint)?
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
 /// A pragma's value as text.

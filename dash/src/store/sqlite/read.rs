@@ -1,5 +1,6 @@
 //! Reads: a few connections that cannot write, each used by one read at a time.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,11 @@ use crate::store::StoreError;
 
 /// Reads at the same time. Each is a thread and a page cache; more gain nothing on a few cores.
 const READERS: u32 = 4;
+
+/// How many entries of a path are read at first, and by which factor more if there are more: a
+/// damaged path that leads round in circles is to be found before it fills the memory.
+const PATH_FIRST: usize = 4_096;
+const PATH_GROWTH: usize = 16;
 
 /// The pool.
 #[derive(Debug)]
@@ -183,6 +189,35 @@ pub(super) fn path_sql() -> String {
 
 /// The path that ends in `head`, first entry first.
 pub(super) fn path(conn: &Connection, head: EntryId, limit: usize) -> Result<Vec<Entry>, Fault> {
+    let mut most = PATH_FIRST.min(limit);
+    loop {
+        let path = walk(conn, head, most)?;
+        if path.len() < most {
+            // It is all there is, so it is to begin with an entry that has no parent.
+            return match path.first() {
+                Some(Entry {
+                    id,
+                    parent_id: Some(parent),
+                    ..
+                }) => Err(Fault::corrupt(format!(
+                    "entry {id} follows {parent}, which is not there"
+                ))),
+                _ => Ok(path),
+            };
+        }
+        let mut seen = HashSet::with_capacity(path.len());
+        if let Some(again) = path.iter().find(|entry| !seen.insert(entry.id)) {
+            let text = format!("entry {} follows itself", again.id);
+            return Err(Fault::corrupt(text));
+        }
+        if most == limit {
+            return Ok(path);
+        }
+        most = most.saturating_mul(PATH_GROWTH).min(limit);
+    }
+}
+
+fn walk(conn: &Connection, head: EntryId, limit: usize) -> Result<Vec<Entry>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&path_sql())?;
     let mut rows = statement.query((head.as_u128().to_be_bytes(), limit))?;

@@ -1,6 +1,7 @@
 //! From changesets to rows: every statement prepared once and cached, every value bound.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -56,8 +57,9 @@ pub(super) fn apply(
     for row in &changeset.projects {
         project(conn, row)?;
     }
-    for row in &changeset.budgets {
-        budget(conn, row)?;
+    for write in &changeset.budgets {
+        not_its_own("budget", write.row.id, write.row.parent_id)?;
+        budget(conn, write)?;
     }
     for row in &changeset.swarms {
         swarm(conn, row)?;
@@ -65,8 +67,14 @@ pub(super) fn apply(
     for row in &changeset.tasks {
         task(conn, row)?;
     }
+    for write in &changeset.agents {
+        not_its_own("agent", write.row.id, write.row.parent_id)?;
+    }
     journal::agents(conn, state, &changeset.agents)?;
     journal::reservations(conn, state, &changeset.reservations)?;
+    for row in &changeset.entries {
+        not_its_own("entry", row.id, row.parent_id)?;
+    }
     journal::entries(conn, state, &changeset.entries)?;
     journal::steps(conn, state, &changeset.steps)?;
     for row in &changeset.tickets {
@@ -75,6 +83,17 @@ pub(super) fn apply(
     Ok(Committed {
         events: journal::events(conn, state, changeset.events)?,
     })
+}
+
+/// A row comes after its parent. A foreign key is content with a row that refers to itself, and what
+/// walks up from there would never end.
+fn not_its_own<Id: Copy + PartialEq + Display>(what: &str, id: Id, parent: Option<Id>) -> Write {
+    if parent.is_some_and(|parent| parent == id) {
+        return Err(Fault::constraint(format!(
+            "{what} `{id}` is its own parent"
+        )));
+    }
+    Ok(())
 }
 
 pub(super) const fn key_parts(key: StepKey) -> (i64, u32, u32) {

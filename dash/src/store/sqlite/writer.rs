@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::chain;
 use super::fault::{Fault, replicate};
 use super::lock::FileLock;
-use super::open::BUSY_TIMEOUT;
+use super::open::{BUSY_TIMEOUT, log_pages};
 use super::write::{State, apply};
 use crate::store::{Changeset, Committed, StoreError};
 
@@ -242,13 +242,6 @@ impl Writer {
         err
     }
 
-    /// Pages in the WAL, and how many of them are in the database too.
-    fn wal(&self, mode: &str) -> rusqlite::Result<(i64, i64)> {
-        self.conn
-            .prepare_cached(mode)?
-            .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
-    }
-
     /// Moves the WAL into the database once enough has gathered. Nobody waits for it but the next
     /// batch.
     fn checkpoint(&mut self) {
@@ -263,14 +256,14 @@ impl Writer {
     }
 
     fn try_checkpoint(&self) -> rusqlite::Result<()> {
-        let (pages, moved) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
+        let (pages, moved) = log_pages(&self.conn, "PRAGMA wal_checkpoint(NOOP)")?;
         if pages - moved < CHECKPOINT_PAGES {
             return Ok(());
         }
-        let (pages, _) = self.wal("PRAGMA wal_checkpoint(PASSIVE)")?;
+        let (pages, _) = log_pages(&self.conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
         if pages > WAL_GUARD_PAGES {
             self.conn.busy_timeout(WAL_GUARD_WAIT)?;
-            let result = self.wal("PRAGMA wal_checkpoint(TRUNCATE)");
+            let result = log_pages(&self.conn, "PRAGMA wal_checkpoint(TRUNCATE)");
             self.conn.busy_timeout(BUSY_TIMEOUT)?;
             result?;
         }
@@ -284,8 +277,7 @@ impl Writer {
         }
         let classify = |err: rusqlite::Error| Fault::from(err).classify(&self.path);
         // A reader of another process may hold the WAL; then it stays, which is fine.
-        self.wal("PRAGMA wal_checkpoint(TRUNCATE)")
-            .map_err(classify)?;
+        log_pages(&self.conn, "PRAGMA wal_checkpoint(TRUNCATE)").map_err(classify)?;
         self.conn
             .close()
             .map_err(|(_, err)| Fault::from(err).classify(&self.path))?;

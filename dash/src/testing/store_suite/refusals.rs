@@ -239,6 +239,38 @@ pub(super) async fn a_missing_reference_is_refused(store: &Arc<dyn Store>) {
     }
 }
 
+pub(super) async fn nothing_is_its_own_parent(store: &Arc<dyn Store>) {
+    seed(store).await;
+    let (budget, child) = (World::new(2).budget(), WORLD.child(1));
+    let mut entry = WORLD.entry(1, message("a"));
+    entry.parent_id = Some(entry.id);
+    for changeset in [
+        Changeset {
+            budgets: vec![new(Budget {
+                parent_id: Some(budget.id),
+                ..budget.clone()
+            })],
+            ..Changeset::default()
+        },
+        Changeset {
+            agents: vec![new(Agent {
+                parent_id: Some(child.id),
+                ..child.clone()
+            })],
+            ..Changeset::default()
+        },
+        Changeset {
+            entries: vec![entry.clone()],
+            ..Changeset::default()
+        },
+    ] {
+        assert_constraint(store.commit(changeset).await);
+    }
+    assert_eq!(store.find_budget(budget.id).await.unwrap(), None);
+    assert_eq!(store.find_agent(child.id).await.unwrap(), None);
+    assert_eq!(store.list_path(entry.id, 10).await.unwrap(), []);
+}
+
 pub(super) async fn a_budget_cannot_be_overspent(store: &Arc<dyn Store>) {
     seed(store).await;
     let write = |row| Changeset {

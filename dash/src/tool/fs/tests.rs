@@ -13,7 +13,7 @@ use crate::ids::{AgentId, SwarmId};
 use crate::model::swarm::WorkspaceRoot;
 use crate::model::{ContentBlock, SideEffect};
 use crate::tool::fence::READ_BYTES_MAX;
-use crate::tool::{Fence, ToolContext, ToolOutput, check_name};
+use crate::tool::{Fence, ToolContext, ToolOutput, ToolUpdates, check_name};
 
 struct Place {
     temp: tempfile::TempDir,
@@ -39,6 +39,7 @@ impl Place {
             try_number: 1,
             fence,
             cancel: CancellationToken::new(),
+            updates: ToolUpdates::default(),
         };
         Self { temp, cx }
     }

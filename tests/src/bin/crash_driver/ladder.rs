@@ -30,7 +30,8 @@ use dash::{ErrorKind, Orchestrator, Result};
 use dash_tests::{fingerprint, is_summary, task_of, turn_number};
 use serde_json::json;
 
-use super::{WORK, complain, model, say};
+use super::tell::{complain, say};
+use super::{WORK, model};
 
 /// The swarms: id (fixed, so that a restart finds what it has created), name, parts, and how many
 /// messages their agents are told at once.

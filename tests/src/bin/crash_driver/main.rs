@@ -1,43 +1,47 @@
-//! A program that is made to be killed: 32 agents in four swarms on one database file.
+//! A program that is made to be killed while it works on one database file.
 //!
 //! ```text
-//! crash_driver DIR [CAP]     CAP: dollars each swarm may spend
+//! crash_driver DIR [CAP]             32 agents in four swarms; their models are scripts
+//! crash_driver DIR CAP URL           20 agents in one swarm; URL serves their model
+//! crash_driver --migrate DIR [STOP]  opens the file and closes it
 //! ```
 //!
-//! Started on a fresh directory it creates the swarms, started again it goes on. Every tool notes
-//! each run of it in a ledger file, `DIR/<side effect>.ledger`, one flushed line `KEY TRY` each:
-//! the effect that tests compare with the journal. A step in doubt is settled by asking its ledger.
+//! CAP: dollars each swarm may spend. Started on a fresh directory it creates the swarms, started
+//! again it goes on. Every tool notes each run of it in a ledger file, `DIR/<side effect>.ledger`,
+//! one flushed line `KEY TRY` each: the effect that tests compare with the journal. A step in doubt
+//! is settled by asking its ledger. Requests of scripted models are noted too: `DIR/asked.log` has a
+//! line `KEY FINGERPRINT` for each.
 //!
-//! Requests are noted too: `DIR/asked.log` has a line `KEY FINGERPRINT` for each.
+//! Standard output tells, line by line and flushed: `open` once it has the file, `ready` once the
+//! engine has started, `event SEQ ID` after the commit of an event, `effect KEY` after a line of a
+//! ledger, `ticket ID` after a message was queued, `swarm NAME STATUS` at the end. With `--migrate`
+//! it tells `stopped VERSION STATEMENT` and waits to be killed once STOP statements are done.
 //!
-//! Standard output tells, line by line and flushed: `event SEQ ID` after the commit of an event,
-//! `effect KEY` after a line of a ledger, `ticket ID` after a message was queued, `swarm NAME
-//! STATUS` at the end. Exit code 0: all swarms have ended; 1: standard error says why not.
+//! Exit code 0: all swarms have ended; 1: standard error says why not; 2: wrong arguments.
 
 mod ladder;
+mod ledger;
+mod migrate;
+mod served;
+mod tell;
 
-use std::error::Error as StdError;
-use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dash::api::{BudgetRequest, CreateSwarm, Resolution};
-use dash::event::{Event, EventKind};
-use dash::ids::{AgentId, SwarmId};
+use dash::api::{BudgetRequest, CreateSwarm};
+use dash::ids::SwarmId;
 use dash::llm::{LlmRequest, Model, ModelPrice, ScriptedReply};
 use dash::model::budget::{ThresholdAction, Thresholds};
-use dash::model::{Message, NanoUsd, SideEffect, StepKey, Strategy};
-use dash::sink::EventSink;
-use dash::store::{EventFilter, SqliteStore, Store as _};
-use dash::tool::{Tool, ToolContext, ToolError, ToolOutput, tool_fn};
+use dash::model::{Message, NanoUsd, SideEffect, Strategy};
+use dash::store::{SqliteStore, Store as _};
 use dash::{ErrorKind, Orchestrator, Result, Settings};
 use serde_json::json;
 
 use ladder::LADDERS;
+use ledger::{Ledgers, settle_doubts, tool};
+use tell::{Tell, Troubles, complain, say};
 
 /// The swarms' ids; fixed, so that a restart finds what it has created.
 const PARALLEL: SwarmId = SwarmId::from_u128(1);
@@ -55,18 +59,31 @@ const WORK: Duration = Duration::from_millis(2);
 async fn main() -> ExitCode {
     // Without it the reasons that the engine logs would be lost. Fails only if done twice.
     drop(tracing::subscriber::set_global_default(Troubles));
-    let mut args = std::env::args().skip(1);
-    let (Some(dir), cap) = (args.next(), args.next()) else {
-        complain("usage: crash_driver DIR [CAP]");
-        return ExitCode::from(2);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match *args.as_slice() {
+        ["--migrate", dir] => migrate::run(Path::new(dir), None).await,
+        ["--migrate", dir, stop] => match stop.parse() {
+            Ok(stop) => migrate::run(Path::new(dir), Some(stop)).await,
+            Err(_) => return usage(),
+        },
+        [dir] => run(Path::new(dir), "100").await,
+        [dir, cap] => run(Path::new(dir), cap).await,
+        [dir, cap, url] => served::run(Path::new(dir), cap, url).await,
+        _ => return usage(),
     };
-    match run(Path::new(&dir), cap.as_deref().unwrap_or("100")).await {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             complain(&err.chain());
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    complain("usage: crash_driver DIR [CAP [URL]] | --migrate DIR [STOP]");
+    ExitCode::from(2)
 }
 
 async fn run(dir: &Path, cap: &str) -> Result<()> {
@@ -89,6 +106,7 @@ async fn run(dir: &Path, cap: &str) -> Result<()> {
         .add_sink(Arc::new(Tell))
         .start()
         .await?;
+    say("ready");
     create(&dash, parallel(cap.parse()?)).await?;
     create(&dash, map_reduce(cap.parse()?)).await?;
     // They work longer, so a tight cap is to stop them later.
@@ -181,181 +199,4 @@ fn answer(request: &LlmRequest) -> ScriptedReply {
         reply.add_tool_call(*name, json!({}))
     });
     reply.first_delay(WORK * 2)
-}
-
-// ---- tools and their ledgers ----
-
-#[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Call {
-    /// `raw` is refused: a hook was to rewrite it.
-    #[serde(default)]
-    said: Option<String>,
-}
-
-/// A tool of this class that notes each run of it.
-fn tool(ledgers: &Arc<Ledgers>, class: SideEffect) -> Arc<dyn Tool> {
-    let ledgers = Arc::clone(ledgers);
-    let run = move |cx: ToolContext, Call { said }| {
-        let ledgers = Arc::clone(&ledgers);
-        async move {
-            if said.as_deref() == Some("raw") {
-                return Err(ToolError::new("no hook has seen this call"));
-            }
-            tokio::time::sleep(WORK).await;
-            let key = cx.idempotency_key;
-            let noted = key.clone();
-            let note = move || {
-                // The contract of this class: called again, it looks.
-                if class == SideEffect::Reconcilable && ledgers.has(class, &noted)? {
-                    return Ok(());
-                }
-                ledgers.note(class, &noted, cx.try_number)
-            };
-            let noted: std::result::Result<(), Box<dyn StdError + Send + Sync>> =
-                match tokio::task::spawn_blocking(note).await {
-                    Ok(noted) => noted.map_err(Into::into),
-                    Err(err) => Err(err.into()),
-                };
-            noted.map_err(|err| ToolError::new(err.to_string()))?;
-            say(&format!("effect {key}"));
-            tokio::time::sleep(WORK).await;
-            Ok(ToolOutput::text("noted"))
-        }
-    };
-    tool_fn(class.as_str(), "Notes that it ran.", class, run)
-}
-
-#[derive(Debug)]
-struct Ledgers {
-    dir: PathBuf,
-}
-
-impl Ledgers {
-    fn path(&self, class: SideEffect) -> PathBuf {
-        self.dir.join(format!("{}.ledger", class.as_str()))
-    }
-
-    /// Adds a line, in one write and flushed.
-    fn note(&self, class: SideEffect, key: &str, try_number: u32) -> std::io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).append(true).open(self.path(class))?;
-        file.write_all(format!("{key} {try_number}\n").as_bytes())?;
-        file.sync_data()
-    }
-
-    fn has(&self, class: SideEffect, key: &str) -> std::io::Result<bool> {
-        let text = match std::fs::read_to_string(self.path(class)) {
-            Ok(text) => text,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(err) => return Err(err),
-        };
-        let mut keys = text.lines().filter_map(|line| line.split(' ').next());
-        Ok(keys.any(|found| found == key))
-    }
-}
-
-/// Settles steps in doubt for as long as it is polled: what is in the ledger has happened, what is
-/// not has not.
-async fn settle_doubts(dash: &Orchestrator, ledgers: &Ledgers) -> Result<()> {
-    let filter = EventFilter {
-        types: vec!["step.in_doubt".to_owned()],
-        ..EventFilter::default()
-    };
-    let mut doubts = dash.subscribe(filter, 0);
-    while let Some(event) = doubts.next().await? {
-        if let EventKind::StepInDoubt(doubt) = &event.kind {
-            settle_doubt(dash, ledgers, doubt.agent_id, doubt.step).await?;
-        }
-    }
-    Err(dash::Error::closed())
-}
-
-async fn settle_doubt(
-    dash: &Orchestrator,
-    ledgers: &Ledgers,
-    agent: AgentId,
-    step: StepKey,
-) -> Result<()> {
-    let key = format!("{agent}/{step}");
-    let has = ledgers.has(SideEffect::Once, &key);
-    let has = has.map_err(|err| dash::Error::internal(format!("the ledger: {err}")))?;
-    let resolution = if has {
-        let text = "noted, says the ledger".to_owned();
-        Resolution::Result { text }
-    } else {
-        Resolution::Retry
-    };
-    match dash.resolve_step(agent, step, resolution).await {
-        // An earlier run of this program has settled it.
-        Err(err) if matches!(err.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-// ---- what others are told ----
-
-/// Prints the numbers of events, after their commit.
-#[derive(Debug)]
-struct Tell;
-
-impl EventSink for Tell {
-    fn name(&self) -> &'static str {
-        "stdout"
-    }
-
-    fn emit(&self, events: &[Arc<Event>]) {
-        let line = |event: &Arc<Event>| format!("event {} {}", event.seq, event.id);
-        let lines: Vec<String> = events.iter().map(line).collect();
-        say(&lines.join("\n"));
-    }
-}
-
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    // Whoever started this may have gone; then nobody needs to be told.
-    let _gone = out
-        .write_all(format!("{text}\n").as_bytes())
-        .and_then(|()| out.flush());
-}
-
-fn complain(text: &str) {
-    // As above.
-    let _gone = writeln!(std::io::stderr(), "crash_driver: {text}");
-}
-
-/// Prints what the engine logs as an error.
-#[derive(Debug)]
-struct Troubles;
-
-impl tracing::Subscriber for Troubles {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::ERROR
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        complain(&format!("error:{}", fields.0));
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-struct Fields(String);
-
-impl tracing::field::Visit for Fields {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string cannot fail.
-        let _written = write!(self.0, " {field}={value:?}");
-    }
 }

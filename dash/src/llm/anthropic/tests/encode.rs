@@ -84,6 +84,7 @@ fn result(id: &str, content: Vec<ContentBlock>, is_error: bool) -> Message {
         content,
         is_error,
         details: Value::Null,
+        is_final: false,
     })
 }
 

@@ -58,6 +58,7 @@ fn result(id: &str, is_error: bool, content: Vec<ContentBlock>) -> Message {
         content,
         is_error,
         details: serde_json::Value::Null,
+        is_final: false,
     })
 }
 

@@ -10,6 +10,7 @@ use super::super::HttpProviderBuilder;
 use super::server::read_request;
 use super::*;
 use crate::model::StopReason;
+use crate::testing::provider_suite::{self, ProviderUnderTest};
 
 /// A dialect and how its servers speak.
 struct Speaker {
@@ -207,6 +208,48 @@ fn whole_of(speaker: &Speaker, events: &[LlmEvent]) {
     assert_eq!(message.stop_reason, StopReason::Stop, "{}", speaker.name);
     let usage = (message.usage.input, message.usage.output);
     assert_eq!(usage, USAGE, "{}", speaker.name);
+}
+
+#[tokio::test]
+async fn the_provider_suite_passes_in_every_dialect() {
+    for speaker in &SPEAKERS {
+        let bodies = [
+            speaker.whole(),
+            speaker.half("Hi"),
+            speaker.half("Hi") + speaker.error + &speaker.end(),
+        ];
+        let server = Server::start(move |request| {
+            let [whole, half, broken] = &bodies;
+            if request.starts_with("GET ") {
+                Answer::new(
+                    "200 OK\r\ncontent-type: application/json",
+                    r#"{"data":[{"id":"m"}]}"#,
+                )
+            } else if request.contains("endless") {
+                Answer::open_sse(half, 9)
+            } else if request.contains("refused") {
+                Answer::new(
+                    "500 Oops",
+                    format!("broken, {KEY} it is: {}", "x".repeat(20_000)),
+                )
+            } else if request.contains("cut") {
+                Answer::open_sse(half, 50).then(Then::Close)
+            } else if request.contains("broken") {
+                Answer::sse(broken, 40)
+            } else {
+                Answer::sse(whole, 11)
+            }
+        })
+        .await;
+        let provider = Arc::new(speaker.provider(&server.url, HttpOptions::default()));
+        let words = ["good", "refused", "cut", "broken"];
+        let requests = words.map(request).to_vec();
+        let mut subject = ProviderUnderTest::new(provider, requests, request("endless"));
+        subject.started = Some(server.started.clone());
+        subject.open = Some(server.open.clone());
+        subject.secrets = vec![KEY.to_owned()];
+        provider_suite::run_all(subject).await;
+    }
 }
 
 #[tokio::test]

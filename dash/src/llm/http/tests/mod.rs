@@ -25,7 +25,7 @@ use crate::llm::{
 };
 use crate::model::{AssistantMessage, Message, MessageOrigin, Usage};
 use crate::testing::ManualClock;
-use crate::testing::provider_suite::{self, ProviderUnderTest, check_grammar};
+use crate::testing::provider_suite::check_grammar;
 
 const KEY: &str = "very-secret-0123456789";
 
@@ -185,33 +185,6 @@ proptest! {
         let events = decode(cut(body.as_bytes(), size), 1 << 20);
         prop_assert_eq!(check_grammar(&events), Ok(()), "{:#?}", events);
     }
-}
-
-#[tokio::test]
-async fn the_provider_suite_passes() {
-    let server = Server::start(|request| {
-        if request.contains("endless") {
-            Answer::open_sse(
-                "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
-                9,
-            )
-        } else if request.contains("refused") {
-            Answer::new("500 Oops", "broken")
-        } else if request.contains("cut") {
-            Answer::sse(&BODY[..BODY.len() / 2], 50)
-        } else {
-            Answer::sse(BODY, 11)
-        }
-    })
-    .await;
-    provider_suite::run_all(ProviderUnderTest {
-        provider: Arc::new(provider(&server.url, HttpOptions::default())),
-        requests: ["good", "refused", "cut"].map(request).to_vec(),
-        endless: request("endless"),
-        started: server.started.clone(),
-        open: Some(server.open.clone()),
-    })
-    .await;
 }
 
 #[tokio::test]

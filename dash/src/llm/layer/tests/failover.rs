@@ -19,8 +19,10 @@ fn asked(model: &Arc<Model>) -> LlmRequest {
 
 #[tokio::test]
 async fn the_provider_suite_passes() {
-    passes_the_suite(|inner| Arc::new(Failover::new("scripted", vec![(inner, request("").model)])))
-        .await;
+    passes_the_suite(true, |inner| {
+        Arc::new(Failover::new("scripted", vec![(inner, request("").model)]))
+    })
+    .await;
 }
 
 #[tokio::test]

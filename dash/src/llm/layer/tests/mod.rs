@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::env::UnixMillis;
 use crate::llm::{
-    LlmError, LlmErrorKind, LlmEvent, LlmProvider, LlmRequest, Model, RequestOptions, ScriptedLlm,
-    ScriptedReply, ToolChoice,
+    LlmError, LlmErrorKind, LlmEvent, LlmProvider, LlmRequest, LlmStream, Model, RequestOptions,
+    ScriptedLlm, ScriptedReply, ToolChoice,
 };
 use crate::model::{AssistantMessage, Message, MessageOrigin};
 use crate::testing::ManualClock;
@@ -91,22 +91,61 @@ async fn failure(provider: &dyn LlmProvider, request: LlmRequest) -> (LlmError, 
     }
 }
 
-/// Runs the provider suite on what `wrap` makes of a scripted model.
-async fn passes_the_suite(wrap: impl FnOnce(Arc<dyn LlmProvider>) -> Arc<dyn LlmProvider>) {
+/// A provider that counts the streams of its inner one that are alive.
+#[derive(Debug)]
+struct Counted {
+    inner: Arc<dyn LlmProvider>,
+    open: watch::Sender<usize>,
+}
+
+struct Open(watch::Sender<usize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+impl LlmProvider for Counted {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    fn stream(&self, request: LlmRequest) -> LlmStream {
+        self.open.send_modify(|open| *open += 1);
+        let open = Open(self.open.clone());
+        LlmStream::new(self.inner.stream(request).map(move |event| {
+            let _held = &open;
+            event
+        }))
+    }
+}
+
+/// Runs the provider suite on what `wrap` makes of a scripted model. What `is_seen` says of the far
+/// side is that the model is asked.
+async fn passes_the_suite(
+    is_seen: bool,
+    wrap: impl FnOnce(Arc<dyn LlmProvider>) -> Arc<dyn LlmProvider>,
+) {
     let (count, started) = watch::channel(0);
-    let llm = ScriptedLlm::new("scripted", move |request| {
+    let inner = ScriptedLlm::new("scripted", move |request| {
         count.send_modify(|n| *n += 1);
         reply(&said(request))
     });
+    let (open, seen) = watch::channel(0);
+    let llm = Counted {
+        inner: Arc::new(inner),
+        open,
+    };
     let words = ["good", "refused", "midway", "call"];
-    provider_suite::run_all(ProviderUnderTest {
-        provider: wrap(Arc::new(llm)),
-        requests: words.map(request).to_vec(),
-        endless: request("endless"),
-        started,
-        open: None,
-    })
-    .await;
+    let requests = words.map(request).to_vec();
+    let provider = wrap(Arc::new(llm));
+    let mut subject = ProviderUnderTest::new(provider, requests, request("endless"));
+    if is_seen {
+        subject.started = Some(started);
+        subject.open = Some(seen);
+    }
+    provider_suite::run_all(subject).await;
 }
 
 /// Moves the clock whenever somebody sleeps, until `work` is done.

@@ -53,7 +53,7 @@ async fn run_all(llm: &RateLimited, clock: &ManualClock, requests: Vec<LlmReques
 
 #[tokio::test]
 async fn the_provider_suite_passes() {
-    passes_the_suite(|inner| {
+    passes_the_suite(true, |inner| {
         Arc::new(RateLimited::new(
             inner,
             RateLimit::default(),

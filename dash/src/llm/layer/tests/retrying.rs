@@ -14,7 +14,7 @@ fn retrying(inner: Arc<dyn LlmProvider>, clock: &ManualClock) -> Retrying {
 
 #[tokio::test]
 async fn the_provider_suite_passes() {
-    passes_the_suite(|inner| Arc::new(retrying(inner, &clock()))).await;
+    passes_the_suite(true, |inner| Arc::new(retrying(inner, &clock()))).await;
 }
 
 #[tokio::test]

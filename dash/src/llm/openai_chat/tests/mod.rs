@@ -142,5 +142,6 @@ fn result(id: &str, content: Vec<ContentBlock>) -> Message {
         content,
         is_error: false,
         details: serde_json::Value::Null,
+        is_final: false,
     })
 }

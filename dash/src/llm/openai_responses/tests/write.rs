@@ -68,6 +68,7 @@ fn result(id: &str, content: Vec<ContentBlock>) -> Message {
         content,
         is_error: false,
         details: Value::Null,
+        is_final: false,
     })
 }
 

@@ -1,12 +1,14 @@
 use super::{World, answered, model, tool, tool_answered};
 use crate::api::{BudgetOwner, BudgetRequest, CreateSwarm, Resolution};
+use crate::llm::Billing;
 use crate::model::inbox::Queue;
 use crate::model::{
-    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, SwarmStatus, TaskStatus, Usage,
+    AgentStatus, Budget, NanoUsd, SideEffect, StepKey, StepState, Strategy, SwarmStatus,
+    TaskStatus, Usage,
 };
 use crate::orchestrator::effect::{Command, Effect, Input, Reply};
 use crate::settings::Settings;
-use crate::spawn::{AttemptFailure, Grant, Next};
+use crate::spawn::{AttemptFailure, Delegation, Grant, Next, Outcome};
 
 fn parallel(agents: u32) -> CreateSwarm {
     let mut request = CreateSwarm::new("s", "do it");
@@ -467,4 +469,68 @@ fn a_count_that_no_server_means_is_bounded() {
         after.spent > 0 && after.overrun > 0,
         "recorded, and the store takes it"
     );
+}
+
+#[test]
+fn a_failed_call_is_told_before_the_end_that_its_cost_brings() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(1, 100));
+    let agent = world.started()[0];
+    world.advance(agent, Vec::new(), model(1, 90));
+    let failed = Outcome::ModelFailed {
+        key: MODEL,
+        error: "broke off".to_owned(),
+        billing: Billing::Unknown,
+    };
+    let end = Next::Fail(AttemptFailure::fatal("broke off").retryable());
+    world.advance(agent, vec![failed], end);
+    let row = world.state.swarms.get(swarm).unwrap();
+    assert_eq!(row.status, SwarmStatus::Failed);
+    let place = |name: &str| world.events.iter().position(|e| e.name() == name).unwrap();
+    assert!(place("agent.turn_failed") < place("agent.killed"));
+}
+
+/// A parent and its child, in a tree without retries.
+fn family(world: &mut World) -> (crate::ids::AgentId, crate::ids::AgentId) {
+    let mut request = parallel(1);
+    request.strategy = Strategy::Tree;
+    request.config.max_retries = 0;
+    world.swarm(request);
+    let parent = world.started()[0];
+    let delegation = Delegation {
+        name: "child".to_owned(),
+        task: "a part".to_owned(),
+        budget_nanos: None,
+        profile: None,
+    };
+    world.input(|reply| Input::Delegate {
+        agent_id: parent,
+        step: StepKey::Tool { turn: 1, index: 0 },
+        delegation: Box::new(delegation),
+        reply,
+    });
+    (parent, world.started()[0])
+}
+
+#[test]
+fn a_child_is_not_retried_once_its_parent_has_ended() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::KillAgent(parent)).unwrap();
+    let err = world.command(Command::RetryAgent(child)).unwrap_err();
+    assert_eq!(err.kind(), crate::ErrorKind::Conflict);
+    let row = world.state.agents.get(child).unwrap();
+    assert_eq!(row.status, AgentStatus::Failed);
+}
+
+#[test]
+fn a_child_that_was_retried_ends_with_its_parent() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::RetryAgent(child)).unwrap();
+    world.advance(parent, Vec::new(), complete("without it"));
+    let row = world.state.agents.get(child).unwrap();
+    assert_eq!(row.status, AgentStatus::Killed);
 }

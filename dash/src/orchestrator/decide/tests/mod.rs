@@ -23,6 +23,7 @@ use crate::store::{MemoryStore, Store as _};
 use crate::testing::CountingIds;
 
 mod cases;
+mod ledger;
 mod random;
 
 /// A state, a clock and a store, driven by hand.
@@ -215,6 +216,7 @@ fn tool_answered(key: StepKey, call: &str) -> Outcome {
         content: Vec::new(),
         is_error: false,
         details: serde_json::Value::Null,
+        is_final: false,
     }));
     Outcome::ToolAnswered {
         key,

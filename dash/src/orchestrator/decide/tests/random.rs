@@ -20,21 +20,28 @@ use crate::spawn::{AttemptFailure, Grant, Next, Outcome, Summary};
 
 /// What an agent's driver is in the middle of.
 #[derive(Debug, Clone)]
-enum Doing {
+pub(super) enum Doing {
     Nothing { turn: u32 },
     Waiting { reply: u64, turn: u32 },
     Calling { key: StepKey, max: u32, turn: u32 },
     Working { turn: u32 },
 }
 
-struct Drivers {
-    world: World,
-    doing: BTreeMap<AgentId, Doing>,
+pub(super) struct Drivers {
+    pub(super) world: World,
+    pub(super) doing: BTreeMap<AgentId, Doing>,
 }
 
 impl Drivers {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            world: World::new(settings),
+            doing: BTreeMap::new(),
+        }
+    }
+
     /// Starts and ends drivers as the effects say.
-    fn follow_effects(&mut self) {
+    pub(super) fn follow_effects(&mut self) {
         for effect in std::mem::take(&mut self.world.effects) {
             match effect {
                 Effect::Start(id) => {
@@ -69,7 +76,7 @@ impl Drivers {
         }
     }
 
-    fn step(&mut self, id: AgentId, choice: u8) {
+    pub(super) fn step(&mut self, id: AgentId, choice: u8) {
         let Some(doing) = self.doing.get(&id).cloned() else {
             return;
         };
@@ -187,7 +194,7 @@ impl Drivers {
     }
 
     /// The engine dies and starts again on its rows.
-    fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         self.doing.clear();
         self.world.effects.clear();
         self.world.replies.clear();
@@ -202,7 +209,7 @@ impl Drivers {
         self.world.with(|decision| decision.recover());
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let state = &self.world.state;
         for Budget {
             allocated,
@@ -283,10 +290,7 @@ fn run(strategy: Plan, policy: FailurePolicy, cap: i64, choices: &[(u8, u8)]) ->
         calls_per_provider_max: 2,
         ..Settings::default()
     };
-    let mut drivers = Drivers {
-        world: World::new(settings),
-        doing: BTreeMap::new(),
-    };
+    let mut drivers = Drivers::new(settings);
     let mut request = CreateSwarm::new("s", "go");
     request.strategy = strategy;
     request.initial_agents = 3;
@@ -353,7 +357,7 @@ fn run(strategy: Plan, policy: FailurePolicy, cap: i64, choices: &[(u8, u8)]) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::testing::random::cases(300))]
 
     #[test]
     fn whatever_happens_the_store_takes_it_and_the_sums_hold(

@@ -71,6 +71,7 @@ fn result(text: String) -> EntryBody {
         content: vec![ContentBlock::text(text)],
         is_error: false,
         details: serde_json::Value::Null,
+        is_final: false,
     };
     EntryBody::Message {
         message: Arc::new(Message::ToolResult(message)),

@@ -141,6 +141,44 @@ async fn a_foreign_file_is_refused_and_not_touched() {
     }
 }
 
+/// The journal of a transaction on a file of so many pages, before it has changed one.
+///
+/// Format: sqlite.org/fileformat2.html, section 3. There are no page records.
+fn journal_of(pages: u32) -> Vec<u8> {
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for word in [0, 0, pages, 512, 4_096] {
+        journal.extend(word.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    journal
+}
+
+/// What a power cut leaves behind while the first page of a new file is written: of its sectors
+/// some are missing, the first among them.
+#[tokio::test]
+async fn a_file_whose_first_page_is_torn_is_made_anew() {
+    for (len, first) in [(4_096, 0), (4_096, 0x5a), (1_024, 0)] {
+        let (_dir, path) = place();
+        std::fs::write(&path, vec![first; len]).unwrap();
+        std::fs::write(lock::suffixed(&path, "-journal"), journal_of(0)).unwrap();
+        let store = open_seeded(&path).await;
+        store.close().await.unwrap();
+        SqliteStore::verify(&path).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_file_with_a_journal_is_refused_and_not_touched() {
+    for (len, journal) in [(4_097, journal_of(0)), (4_096, journal_of(1))] {
+        let (_dir, path) = place();
+        std::fs::write(&path, vec![b'x'; len]).unwrap();
+        std::fs::write(lock::suffixed(&path, "-journal"), journal).unwrap();
+        let err = SqliteStore::open(&path).await.unwrap_err();
+        assert!(matches!(err, StoreError::NotDash { .. }), "{err}");
+        assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; len]);
+    }
+}
+
 /// What a kill leaves behind that comes between the first page of a new file and the end of the
 /// journal beside it: SQLite takes the page back, and with it the mark of whose file it is.
 #[tokio::test]
@@ -150,12 +188,7 @@ async fn a_file_whose_first_page_is_taken_back_is_made_anew() {
     conn.pragma_update(None, "application_id", migrate::APPLICATION_ID)
         .unwrap();
     drop(conn);
-    // Format: sqlite.org/fileformat2.html, section 3. No page records; the file had no pages.
-    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    for word in [0_u32, 0, 0, 512, 4_096] {
-        journal.extend(word.to_be_bytes());
-    }
-    journal.resize(512, 0);
+    let journal = journal_of(0);
     std::fs::write(lock::suffixed(&path, "-journal"), journal).unwrap();
 
     let store = open_seeded(&path).await;
@@ -177,7 +210,7 @@ async fn a_newer_or_different_schema_is_refused() {
     set("INSERT INTO _migrations (version, name, applied_at, checksum) VALUES (9, 'x', 0, 'y')");
     let err = SqliteStore::open(&path).await.unwrap_err();
     assert!(
-        matches!(err, StoreError::Newer { found: 9, known: 2 }),
+        matches!(err, StoreError::Newer { found: 9, known: 3 }),
         "{err}"
     );
     set("DELETE FROM _migrations WHERE version = 9; UPDATE _migrations SET checksum = 'other'");
@@ -200,7 +233,7 @@ async fn migrations_go_up_down_and_up_again() {
         number("SELECT applied_at FROM _migrations WHERE version = 1"),
         AT.0
     );
-    assert_eq!(number("PRAGMA user_version"), 2);
+    assert_eq!(number("PRAGMA user_version"), 3);
     SqliteStore::migrate_down(&path, 0).await.unwrap();
     assert_eq!(number("SELECT count(*) FROM sqlite_schema"), 0);
     assert_eq!(number("PRAGMA user_version"), 0);
@@ -209,6 +242,67 @@ async fn migrations_go_up_down_and_up_again() {
         store.find_agent(WORLD.agent_id).await.unwrap(),
         Some(WORLD.agent())
     );
+}
+
+/// All rows of the tables that migration 3 makes anew, as text.
+fn journal_rows(path: &Path) -> Vec<String> {
+    let conn = shell(path);
+    let mut out = Vec::new();
+    for (table, order) in [
+        ("entries", "id"),
+        ("steps", "agent, kind, turn, number"),
+        ("events", "seq"),
+    ] {
+        let sql = format!("SELECT * FROM {table} ORDER BY {order}");
+        let mut statement = conn.prepare(&sql).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let values: Vec<_> = (0..columns).map(|at| row.get_ref(at).unwrap()).collect();
+            out.push(format!("{table} {values:?}"));
+        }
+    }
+    out
+}
+
+#[tokio::test]
+async fn the_journal_is_put_in_another_order_and_back_without_a_loss() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let first = WORLD.entry(1, message("hello"));
+    let mut second = WORLD.entry(2, message(&"a long answer ".repeat(100)));
+    second.parent_id = Some(first.id);
+    let mut done = WORLD.step(StepKey::Tool { turn: 1, index: 0 });
+    (done.state, done.entry_id, done.finished_at) = (StepState::Done, Some(second.id), Some(AT));
+    let open = WORLD.step(StepKey::Tool { turn: 2, index: 0 });
+    let changeset = Changeset {
+        entries: vec![first, second.clone()],
+        steps: vec![open.clone(), done.clone()],
+        ..WORLD.events(3)
+    };
+    store.commit(changeset).await.unwrap();
+    store.close().await.unwrap();
+    let rows = journal_rows(&path);
+    assert_eq!(rows.len(), 7);
+
+    SqliteStore::migrate_down(&path, 2).await.unwrap();
+    assert_eq!(journal_rows(&path), rows);
+    let conn = shell(&path);
+    conn.pragma_update(None, "foreign_keys", 1).unwrap();
+    let stray = "UPDATE events SET type = 999";
+    assert!(conn.execute(stray, []).is_err(), "the key is back");
+    drop(conn);
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    let found = store.list_path(second.id, 9).await.unwrap();
+    assert_eq!(found.len(), 2);
+    for step in [open, done] {
+        let found = store.find_step(WORLD.agent_id, step.key).await.unwrap();
+        assert_eq!(found, Some(step));
+    }
+    store.close().await.unwrap();
+    assert_eq!(journal_rows(&path), rows);
+    assert_eq!(SqliteStore::verify(&path).await.unwrap(), 3);
 }
 
 #[tokio::test]
@@ -377,6 +471,36 @@ async fn a_damaged_body_is_found_on_reading() {
 }
 
 #[tokio::test]
+async fn a_path_that_leads_nowhere_or_in_circles_is_damage() {
+    let (_dir, path) = place();
+    let store = open_seeded(&path).await;
+    let entries: Vec<_> = (1..=3).map(|n| WORLD.entry(n, message("spam"))).collect();
+    let [first, .., last] = [0, 1, 2].map(|n| entries[n].id);
+    store
+        .commit(Changeset {
+            entries,
+            ..Changeset::default()
+        })
+        .await
+        .unwrap();
+    let conn = shell(&path);
+    conn.pragma_update(None, "foreign_keys", 0).unwrap();
+    let move_first = |parent: u128| {
+        let ids = [parent, first.as_u128()].map(u128::to_be_bytes);
+        let sql = "UPDATE entries SET parent_id = ?1 WHERE id = ?2";
+        assert_eq!(conn.execute(sql, ids).unwrap(), 1);
+    };
+    for (parent, words) in [(9_999, "is not there"), (last.as_u128(), "follows itself")] {
+        move_first(parent);
+        let err = store.list_path(last, 1_000_000).await.unwrap_err();
+        assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
+        assert!(err.to_string().contains(words), "{err}");
+    }
+    // What is asked for is there.
+    assert_eq!(store.list_path(last, 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn equal_contents_are_stored_once_and_compressed() {
     let (_dir, path) = place();
     let store = open_seeded(&path).await;
@@ -437,7 +561,7 @@ async fn after_damage_nothing_more_is_written() {
 #[tokio::test]
 async fn the_settings_are_what_they_should_be() {
     let (_dir, path) = place();
-    let opened = open::open(&path, AT).unwrap();
+    let opened = open::open(&path, AT, Flush::EveryCommit, &|_, _| ()).unwrap();
     for (name, value) in [
         ("journal_mode", "wal"),
         ("synchronous", "2"),
@@ -505,7 +629,9 @@ fn checked(conn: &Connection, table: &str, column: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_checks_are_the_tables_of_states() {
     let (_dir, path) = place();
-    let conn = open::open(&path, AT).unwrap().conn;
+    let conn = open::open(&path, AT, Flush::EveryCommit, &|_, _| ())
+        .unwrap()
+        .conn;
     macro_rules! same {
         ($table:literal, $column:literal, $all:expr) => {
             let expected: Vec<_> = $all.iter().map(|value| value.as_str().to_owned()).collect();

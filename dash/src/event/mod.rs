@@ -17,6 +17,12 @@ use crate::ids::{AgentId, BudgetId, EntryId, EventId, SwarmId, TaskId, TicketId}
 use crate::model::budget::ThresholdAction;
 use crate::model::{BudgetScope, Currency, Progress, StepKey, Strategy, Usage};
 
+mod delta;
+#[cfg(test)]
+mod tests;
+
+pub use delta::{Delta, DeltaKind};
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $wire:literal {
         $($(#[$fdoc:meta])* $field:ident: $ty:ty,)*
@@ -86,13 +92,19 @@ macro_rules! events {
                     $($wire => serde_json::from_str(json).map(Self::$name).ok(),)*
                     _ => None,
                 };
-                match known {
-                    Some(kind) => Ok(kind),
-                    None => Ok(Self::Unknown {
-                        type_name: type_name.to_owned(),
-                        data: serde_json::from_str(json)?,
-                    }),
+                if let Some(kind) = known {
+                    return Ok(kind);
                 }
+                let data: Value = serde_json::from_str(json)?;
+                // What names a field twice is read as its last one: as it will be once written again.
+                let known = match type_name {
+                    $($wire => $name::deserialize(&data).map(Self::$name).ok(),)*
+                    _ => None,
+                };
+                Ok(known.unwrap_or_else(|| Self::Unknown {
+                    type_name: type_name.to_owned(),
+                    data,
+                }))
             }
 
             /// The JSON Schema of every payload, by wire name.
@@ -559,33 +571,6 @@ events! {
     }
 }
 
-/// A fragment of a streaming answer: published, never stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delta {
-    /// The agent whose answer it is.
-    pub agent_id: AgentId,
-    /// Its swarm.
-    pub swarm_id: SwarmId,
-    /// The model call.
-    pub step: StepKey,
-    /// What was added.
-    pub kind: DeltaKind,
-}
-
-/// What a [`Delta`] adds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", content = "text", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum DeltaKind {
-    /// Text for the reader.
-    Text(String),
-    /// Reasoning.
-    Thinking(String),
-    /// A tool call begins; its tool's name.
-    ToolCall(String),
-}
-
 /// Who an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventSource {
@@ -722,78 +707,5 @@ impl<'de> Deserialize<'de> for Event {
             source: Cow::Owned(raw.source),
             kind,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample(kind: EventKind) -> Event {
-        Event {
-            seq: 7,
-            id: EventId::from_u128(1),
-            at: UnixMillis(1_770_028_921_123),
-            swarm_id: Some(SwarmId::from_u128(2)),
-            source: Cow::Borrowed("system"),
-            kind,
-        }
-    }
-
-    #[test]
-    fn an_event_survives_json() {
-        let event = sample(
-            AgentStarted {
-                agent_id: AgentId::from_u128(3),
-                attempt: 0,
-                resumed: false,
-            }
-            .into(),
-        );
-        let json = serde_json::to_string(&event).unwrap();
-        assert!(
-            json.contains(r#""type":"agent.started","data":{"agentId":"#),
-            "{json}"
-        );
-        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
-    }
-
-    #[test]
-    fn an_unknown_type_is_kept_whole() {
-        let event = sample(EventKind::Unknown {
-            type_name: "moon.landed".to_owned(),
-            data: serde_json::json!({"crew": 3}),
-        });
-        let json = serde_json::to_string(&event).unwrap();
-        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
-    }
-
-    #[test]
-    fn a_known_type_with_a_payload_of_another_shape_is_kept_too() {
-        let kind = EventKind::decode("agent.started", r#"{"other":1}"#).unwrap();
-        assert!(matches!(kind, EventKind::Unknown { .. }));
-    }
-
-    #[test]
-    fn the_prd_names_are_all_there() {
-        for name in [
-            "agent.spawned",
-            "agent.started",
-            "agent.progress",
-            "agent.completed",
-            "agent.failed",
-            "agent.killed",
-            "agent.paused",
-            "agent.resumed",
-            "swarm.created",
-            "swarm.scaled",
-            "swarm.completed",
-            "swarm.destroyed",
-            "budget.threshold",
-            "budget.exceeded",
-            "system.error",
-        ] {
-            assert!(EventKind::NAMES.contains(&name), "{name}");
-        }
     }
 }
