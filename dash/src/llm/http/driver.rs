@@ -6,19 +6,20 @@ use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
-use super::gate::{BOM, LINE_BYTES_MAX, LineGate, LineTooLong, slices};
+use super::gate::{BOM, LINE_BYTES_MAX, LineGate, LineTooLong};
 use super::headers::{retry_after_ms, with_should_retry};
 use super::hosts::{is_loopback, is_near};
+use super::parser::EventParser;
 use crate::env::Clock;
 use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
 use crate::llm::failure::{ServerFailure, shown};
@@ -442,15 +443,18 @@ async fn read_capped(response: Response, bytes_max: usize) -> Result<String, Llm
 }
 
 type Job = (Arc<dyn Dialect>, Arc<str>, LlmRequest);
-type Events = Pin<Box<dyn Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send>>;
+type Body = Pin<Box<dyn Stream<Item = Result<Bytes, LlmError>> + Send>>;
 
 enum Phase {
     New(Box<Job>),
-    Reading {
-        events: Events,
-        decoder: Box<dyn Decoder>,
-    },
+    Reading(Box<Reading>),
     Ended,
+}
+
+/// An answer that streams.
+struct Reading {
+    events: EventReader,
+    decoder: Box<dyn Decoder>,
 }
 
 /// A call as a state machine: polled for the next event, dropped to cancel.
@@ -469,7 +473,7 @@ impl Call {
             }
             self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
                 Phase::New(job) => self.begin(*job).await,
-                Phase::Reading { events, decoder } => self.read(events, decoder).await,
+                Phase::Reading(reading) => self.read(reading).await,
                 Phase::Ended => return None,
             };
             self.ready
@@ -501,14 +505,9 @@ impl Call {
         };
         match opened {
             Ok(response) => {
-                let events = sse_events(
-                    body_bytes(response, self.driver.options.idle_timeout),
-                    LINE_BYTES_MAX,
-                );
-                Phase::Reading {
-                    events: Box::pin(events),
-                    decoder,
-                }
+                let body = body_bytes(response, self.driver.options.idle_timeout);
+                let events = EventReader::new(Box::pin(body), LINE_BYTES_MAX);
+                Phase::Reading(Box::new(Reading { events, decoder }))
             }
             Err(error) => {
                 decoder.fail(error, &mut self.fresh);
@@ -517,20 +516,15 @@ impl Call {
         }
     }
 
-    async fn read(&mut self, mut events: Events, mut decoder: Box<dyn Decoder>) -> Phase {
+    async fn read(&mut self, mut reading: Box<Reading>) -> Phase {
+        let Reading { events, decoder } = reading.as_mut();
         match events.next().await {
-            Some(Ok(event)) => {
-                let event = SseEvent {
-                    name: &event.event,
-                    data: &event.data,
-                };
-                decoder.feed(event, &mut self.fresh);
-            }
+            Some(Ok(event)) => decoder.feed(event, &mut self.fresh),
             Some(Err(error)) => decoder.fail(error, &mut self.fresh),
             None => decoder.eof(&mut self.fresh),
         }
         if !decoder.is_ended() {
-            return Phase::Reading { events, decoder };
+            return Phase::Reading(reading);
         }
         if matches!(self.fresh.last(), Some(LlmEvent::Done { .. })) {
             // A body that was not read to its end costs the connection, and the next call a new one.
@@ -566,17 +560,54 @@ pub(super) fn never_idle(
     pieces: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
     idle: Duration,
 ) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
-    stream::unfold(Some(Box::pin(pieces)), move |pieces| async move {
-        let mut pieces = pieces?;
-        match tokio::time::timeout(idle, pieces.next()).await {
-            Ok(piece) => Some((piece?, Some(pieces))),
-            Err(_elapsed) => {
+    let timer = IdleTimer::new(idle);
+    stream::unfold(Some((Box::pin(pieces), timer)), move |state| async move {
+        let (mut pieces, mut timer) = state?;
+        match timer.within(pieces.next()).await {
+            Some(piece) => Some((piece?, Some((pieces, timer)))),
+            None => {
                 let text = format!("the answer was silent for {} s", idle.as_secs_f64());
                 let error = LlmError::billed_unknown(LlmErrorKind::Timeout, text);
                 Some((Err(error), None))
             }
         }
     })
+}
+
+/// Waits again and again, each time for so long at most, with one timer: setting it anew for every
+/// piece of an answer would cost more than reading the piece.
+struct IdleTimer {
+    limit: Duration,
+    /// May be set for an earlier piece; then it is set again once it has rung.
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            sleep: Box::pin(tokio::time::sleep(limit)),
+        }
+    }
+
+    /// What is waited for; `None` if it takes too long.
+    async fn within<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut wait = std::pin::pin!(wait);
+        let deadline = tokio::time::Instant::now() + self.limit;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(value) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Some(value));
+            }
+            while self.sleep.as_mut().poll(cx).is_ready() {
+                if self.sleep.deadline() >= deadline {
+                    return Poll::Ready(None);
+                }
+                self.sleep.as_mut().reset(deadline);
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 /// The pieces, unless the body begins like JSON or a web page: no line of an event stream does,
@@ -610,38 +641,69 @@ pub(super) fn events_only(
     )
 }
 
-/// Server-sent events out of a body's bytes.
+/// Server-sent events out of a body's bytes: the gate, then the parser.
+struct EventReader {
+    /// `None` after its end or an error.
+    body: Option<Body>,
+    gate: LineGate,
+    parser: EventParser,
+    /// Told once what came before it has been read.
+    error: Option<LlmError>,
+}
+
+impl EventReader {
+    fn new(body: Body, line_bytes_max: usize) -> Self {
+        Self {
+            body: Some(body),
+            gate: LineGate::new(line_bytes_max),
+            parser: EventParser::default(),
+            error: None,
+        }
+    }
+
+    /// The next event. After an error nothing good follows.
+    async fn next(&mut self) -> Option<Result<SseEvent<'_>, LlmError>> {
+        while !self.parser.advance() {
+            if let Some(error) = self.error.take() {
+                return Some(Err(error));
+            }
+            let lines = match self.body.as_mut()?.next().await {
+                Some(Ok(bytes)) => match self.gate.push(&bytes) {
+                    Ok(lines) => lines,
+                    Err(LineTooLong(before)) => {
+                        let text = "the server sent a line that is too long";
+                        let error = LlmError::billed_unknown(LlmErrorKind::Decode, text);
+                        self.error = Some(error);
+                        self.body = None;
+                        before
+                    }
+                },
+                Some(Err(error)) => {
+                    self.body = None;
+                    return Some(Err(error));
+                }
+                None => {
+                    self.body = None;
+                    self.gate.eof()
+                }
+            };
+            self.parser.push(lines);
+        }
+        Some(self.parser.event().map_err(|err| unreadable(&err)))
+    }
+}
+
+/// The events of a body as a stream of name and data, for tests and fuzzers.
+#[cfg(any(test, feature = "test-util"))]
 pub(crate) fn sse_events(
     body: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
     line_bytes_max: usize,
-) -> impl Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send {
-    let state = Some((Box::pin(body), LineGate::new(line_bytes_max)));
-    let lines = stream::unfold(state, |state| async move {
-        let (mut body, mut gate) = state?;
-        let (lines, error) = match body.next().await {
-            Some(Ok(bytes)) => match gate.push(&bytes) {
-                Ok(lines) => return Some(((lines, None), Some((body, gate)))),
-                Err(LineTooLong(before)) => {
-                    let text = "the server sent a line that is too long";
-                    let error = LlmError::billed_unknown(LlmErrorKind::Decode, text);
-                    (before, Some(error))
-                }
-            },
-            Some(Err(error)) => (Bytes::new(), Some(error)),
-            None => (gate.eof(), None),
-        };
-        Some(((lines, error), None))
-    });
-    // The parser copies the rest of its buffer for every line, so it gets little at a time; of a
-    // piece without a whole line it gets nothing.
-    let slices =
-        lines.flat_map(|(lines, error)| stream::iter(slices(lines).map(Ok).chain(error.map(Err))));
-    slices.eventsource().map(|event| {
-        event.map_err(|err| match err {
-            EventStreamError::Transport(error) => error,
-            EventStreamError::Utf8(err) => unreadable(&err.utf8_error()),
-            EventStreamError::Parser(err) => unreadable(&err.code.description()),
-        })
+) -> impl Stream<Item = Result<(String, String), LlmError>> + Send {
+    let reader = EventReader::new(Box::pin(body), line_bytes_max);
+    stream::unfold(reader, |mut reader| async move {
+        let event = reader.next().await?;
+        let event = event.map(|event| (event.name.to_owned(), event.data.to_owned()));
+        Some((event, reader))
     })
 }
 

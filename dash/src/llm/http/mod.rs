@@ -19,6 +19,7 @@ mod driver;
 mod gate;
 mod headers;
 mod hosts;
+mod parser;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod windows;
 use std::time::Duration;
 
 pub use driver::HttpDriver;
+#[cfg(any(test, feature = "test-util"))]
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use driver::sse_events;
 #[cfg(feature = "test-util")]
