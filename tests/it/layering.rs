@@ -358,6 +358,7 @@ fn libraries_are_named_only_where_they_belong() {
         let rules = [
             ("rusqlite", path.starts_with("store/sqlite/")),
             ("reqwest", path.starts_with("llm/http/")),
+            ("eventsource_stream", path.starts_with("llm/http/")),
             ("memchr", path.starts_with("llm/http/")),
             ("tokio", !is_pure),
         ];

@@ -593,16 +593,20 @@ impl IdleTimer {
     /// What is waited for; `None` if it takes too long.
     async fn within<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
         let mut wait = std::pin::pin!(wait);
-        let deadline = tokio::time::Instant::now() + self.limit;
+        let now = tokio::time::Instant::now();
+        // A limit beyond what a clock can show never ends.
+        let deadline = now.checked_add(self.limit);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(value) = wait.as_mut().poll(cx) {
                 return Poll::Ready(Some(value));
             }
             while self.sleep.as_mut().poll(cx).is_ready() {
-                if self.sleep.deadline() >= deadline {
-                    return Poll::Ready(None);
+                match deadline {
+                    Some(deadline) if self.sleep.deadline() < deadline => {
+                        self.sleep.as_mut().reset(deadline);
+                    }
+                    _ => return Poll::Ready(None),
                 }
-                self.sleep.as_mut().reset(deadline);
             }
             Poll::Pending
         })
