@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 
 use self::server::{Answer, Server, Then};
-use super::driver::sse_events;
+use super::body::sse_events;
 use super::{HttpOptions, HttpProvider};
 use crate::env::UnixMillis;
 use crate::llm::dialect::{AnswerSetup, Decoder as _, SseEvent};
