@@ -489,9 +489,9 @@ impl Decision<'_> {
                 agent.status
             )));
         }
-        let parent = agent.parent_id.and_then(|id| self.agent(id).ok());
-        if parent.is_some_and(|parent| parent.status.is_terminal()) {
-            // Nobody would take what it answers.
+        let has_ended = |parent| self.agent(parent).map_or(true, |p| p.status.is_terminal());
+        if agent.parent_id.is_some_and(has_ended) {
+            // Nobody would take what it answers. One that lives is in memory.
             return Err(Error::conflict("its parent has ended: retry the parent"));
         }
         let reopened = match self.swarm(swarm)?.status {

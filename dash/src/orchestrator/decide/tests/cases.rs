@@ -587,3 +587,20 @@ fn an_agent_whose_last_call_uses_the_budget_up_does_not_complete_after_it_was_ki
     assert_eq!(world.count("agent.completed"), 0);
     assert_eq!(world.count("task.completed"), 0);
 }
+
+#[test]
+fn a_child_whose_parent_is_forgotten_is_not_retried() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::KillAgent(parent)).unwrap();
+    world.input(|_| Input::Detached {
+        agent_id: parent,
+        attempt: 0,
+        failure: None,
+    });
+    world.state.evict(&[parent], &[]);
+    assert!(world.state.agents.get(parent).is_none());
+    let err = world.command(Command::RetryAgent(child)).unwrap_err();
+    assert!(err.to_string().contains("its parent has ended"), "{err}");
+}
