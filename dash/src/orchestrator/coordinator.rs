@@ -510,15 +510,20 @@ impl Coordinator {
         let mut ended = Ended::of(&out);
         ended.append(&mut self.loaded);
         self.tell_too_early(&mut out);
-        let starts = out.effects.iter().filter_map(|effect| match effect {
-            Effect::Start(id) => Some(self.start_of(*id)),
-            _ => None,
-        });
-        let pending = Pending {
-            starts: starts.collect(),
-            ended,
-            out,
-        };
+        let mut starts = VecDeque::new();
+        for effect in &out.effects {
+            if let Effect::Start(id) = effect {
+                let start = self.start_of(*id);
+                // Now, and not once it is told: whoever retries it meanwhile starts it again.
+                if start.is_none()
+                    && let Some(live) = self.state.live.get_mut(id)
+                {
+                    live.attached = false;
+                }
+                starts.push_back(start);
+            }
+        }
+        let pending = Pending { out, starts, ended };
         if pending.out.changes.is_empty() {
             self.tell(Vec::new(), pending);
             return;
@@ -691,17 +696,12 @@ impl Coordinator {
 
     fn carry_out(&mut self, effect: &Effect, start: Option<(Agent, OpenWork)>) {
         match *effect {
-            Effect::Start(id) => {
+            Effect::Start(_) => {
                 let swarm = start.as_ref().map(|(agent, _)| agent.swarm_id);
                 let swarm = swarm.and_then(|id| self.state.swarms.get(id));
-                match (start, swarm) {
-                    (Some((agent, open)), Some(swarm)) => self.executor.start(agent, swarm, open),
-                    // It ended in the same commit.
-                    _ => {
-                        if let Some(live) = self.state.live.get_mut(&id) {
-                            live.attached = false;
-                        }
-                    }
+                // Nothing to start: it ended in the same commit.
+                if let (Some((agent, open)), Some(swarm)) = (start, swarm) {
+                    self.executor.start(agent, swarm, open);
                 }
             }
             Effect::Cancel(id) => self.executor.cancel(id),
