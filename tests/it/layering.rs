@@ -359,6 +359,7 @@ fn libraries_are_named_only_where_they_belong() {
             ("rusqlite", path.starts_with("store/sqlite/")),
             ("reqwest", path.starts_with("llm/http/")),
             ("eventsource_stream", path.starts_with("llm/http/")),
+            ("memchr", path.starts_with("llm/http/")),
             ("tokio", !is_pure),
         ];
         for (name, allowed) in rules {

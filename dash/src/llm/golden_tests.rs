@@ -49,8 +49,8 @@ pub(super) fn decode(reader: &Reader, pieces: Vec<Bytes>) -> Vec<LlmEvent> {
         let mut events = std::pin::pin!(sse_events(body, 1 << 20));
         while !decoder.is_ended() {
             match events.next().await {
-                Some(Ok(event)) => {
-                    let (name, data) = (&*event.event, &*event.data);
+                Some(Ok((name, data))) => {
+                    let (name, data) = (&*name, &*data);
                     decoder.feed(SseEvent { name, data }, &mut out);
                 }
                 Some(Err(error)) => decoder.fail(error, &mut out),

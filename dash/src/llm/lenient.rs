@@ -17,6 +17,10 @@ impl<'a> Lenient<'a> {
         &self.0
     }
 
+    pub(crate) const fn borrowed(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
     pub(crate) fn into_inner(self) -> Cow<'a, str> {
         self.0
     }

@@ -43,8 +43,8 @@ pub fn decode(
         let mut events = std::pin::pin!(sse_events(body(pieces), line_bytes_max));
         while !decoder.is_ended() {
             match events.next().await {
-                Some(Ok(event)) => {
-                    let (name, data) = (&*event.event, &*event.data);
+                Some(Ok((name, data))) => {
+                    let (name, data) = (&*name, &*data);
                     decoder.feed(SseEvent { name, data }, &mut out);
                 }
                 Some(Err(error)) => decoder.fail(error, &mut out),
@@ -65,7 +65,7 @@ pub fn read(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<Result<NamedData, 
         let mut events = std::pin::pin!(sse_events(body(pieces), line_bytes_max));
         while let Some(event) = events.next().await {
             let is_error = event.is_err();
-            out.push(event.map(|event| (event.event, event.data)));
+            out.push(event);
             if is_error {
                 return;
             }

@@ -3,24 +3,22 @@
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fmt;
-use std::pin::Pin;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use eventsource_stream::{EventStreamError, Eventsource as _};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, Method, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::HttpOptions;
-use super::gate::{BOM, LINE_BYTES_MAX, LineGate, LineTooLong, slices};
+use super::body::{EventReader, body_bytes};
+use super::gate::LINE_BYTES_MAX;
 use super::headers::{retry_after_ms, with_should_retry};
 use super::hosts::{is_loopback, is_near};
 use crate::env::Clock;
-use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader, SseEvent};
+use crate::llm::dialect::{AnswerSetup, Decoder, Dialect, KeyHeader};
 use crate::llm::failure::{ServerFailure, shown};
 use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, LlmStream};
 use crate::{Error, Result};
@@ -31,7 +29,7 @@ const BODY_END_WAIT: Duration = Duration::from_millis(10);
 /// Shorter values of headers are words that errors may use.
 const SECRET_LEN_MIN: usize = 6;
 /// Bytes of an error body that are read.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
+pub(super) const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Statuses by which a gateway says that it gave up on the server behind it, which may go on and bill.
 const GAVE_UP: [u16; 8] = [408, 502, 504, 520, 521, 522, 523, 524];
 /// Bytes of a list of models that are read.
@@ -371,7 +369,7 @@ fn first_of_json_lines(body: &str) -> Option<&str> {
 
 /// A good status, but the body is a web page or one JSON text: an error, or an answer that is not
 /// streamed.
-fn not_a_stream(body: &str) -> LlmError {
+pub(super) fn not_a_stream(body: &str) -> LlmError {
     let failure = ServerFailure::read(None, body);
     // Chat, Responses, Messages, Gemini.
     let answers = ["\"choices\"", "\"output\"", "\"content\"", "\"candidates\""];
@@ -392,7 +390,7 @@ fn not_a_stream(body: &str) -> LlmError {
 }
 
 /// An error with its causes in one line; reqwest's own words are only "error sending request".
-fn with_causes(err: &reqwest::Error) -> String {
+pub(super) fn with_causes(err: &reqwest::Error) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();
     while let Some(err) = cause {
@@ -442,15 +440,17 @@ async fn read_capped(response: Response, bytes_max: usize) -> Result<String, Llm
 }
 
 type Job = (Arc<dyn Dialect>, Arc<str>, LlmRequest);
-type Events = Pin<Box<dyn Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send>>;
 
 enum Phase {
     New(Box<Job>),
-    Reading {
-        events: Events,
-        decoder: Box<dyn Decoder>,
-    },
+    Reading(Box<Reading>),
     Ended,
+}
+
+/// An answer that streams.
+struct Reading {
+    events: EventReader,
+    decoder: Box<dyn Decoder>,
 }
 
 /// A call as a state machine: polled for the next event, dropped to cancel.
@@ -469,7 +469,7 @@ impl Call {
             }
             self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
                 Phase::New(job) => self.begin(*job).await,
-                Phase::Reading { events, decoder } => self.read(events, decoder).await,
+                Phase::Reading(reading) => self.read(reading).await,
                 Phase::Ended => return None,
             };
             self.ready
@@ -501,14 +501,9 @@ impl Call {
         };
         match opened {
             Ok(response) => {
-                let events = sse_events(
-                    body_bytes(response, self.driver.options.idle_timeout),
-                    LINE_BYTES_MAX,
-                );
-                Phase::Reading {
-                    events: Box::pin(events),
-                    decoder,
-                }
+                let body = body_bytes(response, self.driver.options.idle_timeout);
+                let events = EventReader::new(Box::pin(body), LINE_BYTES_MAX);
+                Phase::Reading(Box::new(Reading { events, decoder }))
             }
             Err(error) => {
                 decoder.fail(error, &mut self.fresh);
@@ -517,20 +512,15 @@ impl Call {
         }
     }
 
-    async fn read(&mut self, mut events: Events, mut decoder: Box<dyn Decoder>) -> Phase {
+    async fn read(&mut self, mut reading: Box<Reading>) -> Phase {
+        let Reading { events, decoder } = reading.as_mut();
         match events.next().await {
-            Some(Ok(event)) => {
-                let event = SseEvent {
-                    name: &event.event,
-                    data: &event.data,
-                };
-                decoder.feed(event, &mut self.fresh);
-            }
+            Some(Ok(event)) => decoder.feed(event, &mut self.fresh),
             Some(Err(error)) => decoder.fail(error, &mut self.fresh),
             None => decoder.eof(&mut self.fresh),
         }
         if !decoder.is_ended() {
-            return Phase::Reading { events, decoder };
+            return Phase::Reading(reading);
         }
         if matches!(self.fresh.last(), Some(LlmEvent::Done { .. })) {
             // A body that was not read to its end costs the connection, and the next call a new one.
@@ -540,112 +530,4 @@ impl Call {
         }
         Phase::Ended
     }
-}
-
-/// The body's bytes; an error if they stop coming, or if they are no stream of events after all.
-fn body_bytes(
-    response: Response,
-    idle: Duration,
-) -> impl Stream<Item = Result<Bytes, LlmError>> + Send + use<> {
-    let pieces = stream::unfold(response, |mut response| async move {
-        let piece = match response.chunk().await {
-            Ok(None) => return None,
-            Ok(Some(bytes)) => Ok(bytes),
-            Err(err) => {
-                let text = with_causes(&err.without_url());
-                Err(LlmError::billed_unknown(LlmErrorKind::StreamCut, text))
-            }
-        };
-        Some((piece, response))
-    });
-    events_only(never_idle(pieces, idle))
-}
-
-/// The pieces; an error once none comes for `idle`.
-pub(super) fn never_idle(
-    pieces: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
-    idle: Duration,
-) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
-    stream::unfold(Some(Box::pin(pieces)), move |pieces| async move {
-        let mut pieces = pieces?;
-        match tokio::time::timeout(idle, pieces.next()).await {
-            Ok(piece) => Some((piece?, Some(pieces))),
-            Err(_elapsed) => {
-                let text = format!("the answer was silent for {} s", idle.as_secs_f64());
-                let error = LlmError::billed_unknown(LlmErrorKind::Timeout, text);
-                Some((Err(error), None))
-            }
-        }
-    })
-}
-
-/// The pieces, unless the body begins like JSON or a web page: no line of an event stream does,
-/// whatever the content type says. Such a body is read to its end, or [`ERROR_BYTES_MAX`].
-pub(super) fn events_only(
-    pieces: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, LlmError>> + Send {
-    stream::unfold(
-        (Box::pin(pieces), true),
-        |(mut pieces, is_start)| async move {
-            let piece = pieces.next().await?;
-            let Ok(bytes) = &piece else {
-                return Some((piece, (pieces, is_start)));
-            };
-            let text = bytes.strip_prefix(BOM).unwrap_or(bytes).trim_ascii_start();
-            let is_other = is_start && matches!(text.first(), Some(b'{' | b'[' | b'<'));
-            if !is_other {
-                let is_start = is_start && text.is_empty();
-                return Some((piece, (pieces, is_start)));
-            }
-            let mut body = text.to_vec();
-            while body.len() < ERROR_BYTES_MAX
-                && let Some(Ok(more)) = pieces.next().await
-            {
-                body.extend_from_slice(&more);
-            }
-            body.truncate(ERROR_BYTES_MAX);
-            let error = not_a_stream(&String::from_utf8_lossy(&body));
-            Some((Err(error), (pieces, false)))
-        },
-    )
-}
-
-/// Server-sent events out of a body's bytes.
-pub(crate) fn sse_events(
-    body: impl Stream<Item = Result<Bytes, LlmError>> + Send + 'static,
-    line_bytes_max: usize,
-) -> impl Stream<Item = Result<eventsource_stream::Event, LlmError>> + Send {
-    let state = Some((Box::pin(body), LineGate::new(line_bytes_max)));
-    let lines = stream::unfold(state, |state| async move {
-        let (mut body, mut gate) = state?;
-        let (lines, error) = match body.next().await {
-            Some(Ok(bytes)) => match gate.push(&bytes) {
-                Ok(lines) => return Some(((lines, None), Some((body, gate)))),
-                Err(LineTooLong(before)) => {
-                    let text = "the server sent a line that is too long";
-                    let error = LlmError::billed_unknown(LlmErrorKind::Decode, text);
-                    (before, Some(error))
-                }
-            },
-            Some(Err(error)) => (Bytes::new(), Some(error)),
-            None => (gate.eof(), None),
-        };
-        Some(((lines, error), None))
-    });
-    // The parser copies the rest of its buffer for every line, so it gets little at a time; of a
-    // piece without a whole line it gets nothing.
-    let slices =
-        lines.flat_map(|(lines, error)| stream::iter(slices(lines).map(Ok).chain(error.map(Err))));
-    slices.eventsource().map(|event| {
-        event.map_err(|err| match err {
-            EventStreamError::Transport(error) => error,
-            EventStreamError::Utf8(err) => unreadable(&err.utf8_error()),
-            EventStreamError::Parser(err) => unreadable(&err.code.description()),
-        })
-    })
-}
-
-fn unreadable(why: &dyn fmt::Display) -> LlmError {
-    let text = format!("the server sent events that cannot be read: {why}");
-    LlmError::billed_unknown(LlmErrorKind::Decode, text)
 }

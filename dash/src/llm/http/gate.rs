@@ -1,16 +1,13 @@
-//! The line gate: stands before the SSE parser and hands it whole lines only.
+//! The line gate: stands before the parser of events and hands it whole lines only.
 //!
-//! Why: the parser (eventsource-stream 0.2.3) panics on a byte order mark, takes time quadratic in
-//! the length of a line that comes in pieces, has no limit, and loses the last event of a body that
-//! ends without a blank line.
+//! It drops byte order marks, bounds lines and events, takes time linear in the length of a line
+//! that comes in pieces, and ends the last event of a body that ends without a blank line.
 
 use bytes::Bytes;
+use memchr::{memchr_iter, memrchr};
 
 /// Bytes of one line or of the data of one event, at most.
 pub(super) const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Bytes of whole lines that the parser gets at once, if a line is not longer.
-const SLICE_BYTES: usize = 256;
 
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -39,7 +36,7 @@ impl LineGate {
 
     /// Takes bytes; returns the lines they make whole, possibly none.
     pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, LineTooLong> {
-        let Some(last) = chunk.iter().rposition(|byte| *byte == b'\n') else {
+        let Some(last) = memrchr(b'\n', chunk) else {
             self.held.extend_from_slice(chunk);
             return self.checked(Bytes::new());
         };
@@ -78,7 +75,11 @@ impl LineGate {
     fn measure(&mut self, lines: &[u8]) -> (usize, bool) {
         let mut head = self.held.len();
         let mut fits = 0;
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let mut start = 0;
+        // `lines` ends with a line's end.
+        for end in memchr_iter(b'\n', lines) {
+            let line = lines.get(start..=end).unwrap_or_default();
+            start = end + 1;
             let is_blank = match head {
                 0 => matches!(line, b"\n" | b"\r\n"),
                 _ => self.held == b"\r" && line == b"\n",
@@ -112,35 +113,13 @@ impl LineGate {
         if bytes.is_empty() || !std::mem::take(&mut self.is_first) {
             return bytes;
         }
-        // A proxy may add a second one, at which the parser would panic all the same.
+        // A proxy may add a second one.
         let mut start = 0;
         while bytes.get(start..).is_some_and(|rest| rest.starts_with(BOM)) {
             start += BOM.len();
         }
         bytes.slice(start..)
     }
-}
-
-/// Cuts whole lines into slices of at most [`SLICE_BYTES`], or of one longer line. A line that is
-/// not UTF-8 is a slice of its own: the parser refuses the whole slice it is in.
-pub(super) fn slices(mut lines: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        if lines.is_empty() {
-            return None;
-        }
-        let head = lines.get(..SLICE_BYTES).unwrap_or(&lines);
-        let readable = match std::str::from_utf8(head) {
-            Ok(_) => head.len(),
-            Err(err) => err.valid_up_to(),
-        };
-        let readable = head.get(..readable).unwrap_or_default();
-        let end = readable
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .or_else(|| lines.iter().position(|byte| *byte == b'\n'));
-        let end = end.map_or(lines.len(), |end| end + 1);
-        Some(lines.split_to(end))
-    })
 }
 
 #[cfg(test)]
@@ -184,18 +163,6 @@ mod tests {
         assert_eq!(pass(&[BOM, BOM], 64).unwrap(), b"\n\n");
     }
 
-    #[test]
-    fn slices_are_short_whole_lines_and_lose_nothing() {
-        let long = [b"data: ".as_slice(), &[b'x'; 1_000], b"\n"].concat();
-        let lines = Bytes::from([b"\n".repeat(600), long.clone(), b"a\nb\n".repeat(90)].concat());
-        let cut: Vec<Bytes> = slices(lines.clone()).collect();
-        assert_eq!(cut.concat(), lines);
-        for slice in cut {
-            assert!(slice.ends_with(b"\n"));
-            assert!(slice.len() <= SLICE_BYTES || slice == long, "{slice:?}");
-        }
-    }
-
     /// The capacity only grows by doubling: what is copied is at most twice the line, however
     /// small the pieces are.
     #[test]
@@ -215,7 +182,6 @@ mod tests {
         assert!(copied < 2 * held, "{copied} of {held}");
         let line = gate.push(&Bytes::from_static(b"\n")).unwrap();
         assert_eq!(line.len(), held + 1);
-        assert_eq!(slices(line).count(), 1, "the parser sees a long line once");
     }
 
     #[test]
@@ -249,14 +215,5 @@ mod tests {
         let bytes: Vec<&[u8]> = body.chunks(1).collect();
         let whole = pass(&[body], 9).unwrap();
         assert_eq!(pass(&bytes, 9).unwrap(), whole);
-    }
-
-    #[test]
-    fn a_line_that_is_not_utf8_is_a_slice_of_its_own() {
-        let lines = Bytes::from_static(b"data: a\n\ndata: \xff\ndata: b\n\n");
-        let cut: Vec<Bytes> = slices(lines).collect();
-        assert_eq!(cut[0], "data: a\n\n");
-        assert_eq!(cut[1], &b"data: \xff\n"[..]);
-        assert_eq!(cut[2], "data: b\n\n");
     }
 }

@@ -15,10 +15,12 @@
 //! gateway says that it gave up on the server behind it (408, 502, 504, 520 to 524). `Known`: the server told the
 //! usage before it failed.
 
+mod body;
 mod driver;
 mod gate;
 mod headers;
 mod hosts;
+mod parser;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,10 @@ mod windows;
 
 use std::time::Duration;
 
-pub use driver::HttpDriver;
 #[cfg(any(test, feature = "test-util"))]
-pub(crate) use driver::sse_events;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use body::sse_events;
+pub use driver::HttpDriver;
 #[cfg(feature = "test-util")]
 pub(crate) use gate::{LineGate, LineTooLong};
 pub use provider::{HttpProvider, HttpProviderBuilder};

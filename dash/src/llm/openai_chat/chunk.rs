@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::content::Content;
 use crate::llm::cost;
 use crate::llm::lenient::{Count, Lenient};
 use crate::model::{NanoUsd, Usage};
@@ -14,6 +15,11 @@ fn soft<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Optio
     Ok(serde_json::from_str(raw.get()).ok())
 }
 
+/// The same for what was put aside.
+fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
 #[derive(Deserialize)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow, default)]
@@ -22,11 +28,12 @@ pub(super) struct Chunk<'a> {
     pub(super) model: Lenient<'a>,
     #[serde(borrow, default)]
     pub(super) choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default, deserialize_with = "soft")]
-    pub(super) usage: Option<RawUsage<'a>>,
+    /// Read when it is there: as a field of every chunk it would be moved about in each.
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
     /// Groq, also if usage is not asked for.
-    #[serde(borrow, default, deserialize_with = "soft")]
-    pub(super) x_groq: Option<GroqExtra<'a>>,
+    #[serde(borrow, default)]
+    x_groq: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -36,9 +43,16 @@ pub(super) struct Chunk<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct GroqExtra<'a> {
+struct GroqExtra<'a> {
     #[serde(borrow, default, deserialize_with = "soft")]
-    pub(super) usage: Option<RawUsage<'a>>,
+    usage: Option<RawUsage<'a>>,
+}
+
+impl<'a> Chunk<'a> {
+    /// The usage, wherever it is.
+    pub(super) fn usage(&self) -> Option<RawUsage<'a>> {
+        read(self.usage).or_else(|| read::<GroqExtra<'a>>(self.x_groq)?.usage)
+    }
 }
 
 #[derive(Deserialize)]
@@ -52,14 +66,21 @@ pub(super) struct Choice<'a> {
     pub(super) native_finish_reason: Lenient<'a>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "soft")]
-    pub(super) usage: Option<RawUsage<'a>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+}
+
+impl<'a> Choice<'a> {
+    /// The usage, where servers put it here.
+    pub(super) fn usage(&self) -> Option<RawUsage<'a>> {
+        read(self.usage)
+    }
 }
 
 #[derive(Deserialize)]
 pub(super) struct Delta<'a> {
     #[serde(borrow, default)]
-    pub(super) content: Option<&'a RawValue>,
+    pub(super) content: Content<'a>,
     #[serde(borrow, default)]
     pub(super) refusal: Lenient<'a>,
     #[serde(borrow, default)]

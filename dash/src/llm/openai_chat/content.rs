@@ -1,22 +1,41 @@
 //! Contents and reasoning in the shapes servers send them.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::llm::lenient::Lenient;
 
 /// A content: its text, and the thinking among its parts (Mistral sends both in one list).
-pub(super) fn read<'a>(raw: Option<&'a RawValue>) -> (Lenient<'a>, String) {
-    let json = raw.map_or("null", RawValue::get);
-    let text = serde_json::from_str(json).unwrap_or_default();
-    let mut thinking = String::new();
-    if json.starts_with('[') {
-        let parts: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
-        for part in &parts {
-            push_text(part.get("thinking"), &mut thinking);
+#[derive(Default)]
+pub(super) struct Content<'a> {
+    pub(super) text: Lenient<'a>,
+    pub(super) thinking: String,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // Nearly always a text, which is read where it stands.
+        let raw = <&RawValue>::deserialize(from)?.get();
+        let text = match plain(raw) {
+            Some(text) => Lenient::borrowed(text),
+            None => serde_json::from_str(raw).unwrap_or_default(),
+        };
+        let mut thinking = String::new();
+        if raw.starts_with('[') {
+            let parts: Vec<Value> = serde_json::from_str(raw).unwrap_or_default();
+            for part in &parts {
+                push_text(part.get("thinking"), &mut thinking);
+            }
         }
+        Ok(Self { text, thinking })
     }
-    (text, thinking)
+}
+
+/// A JSON text without escapes. That it is JSON was checked.
+fn plain(json: &str) -> Option<&str> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text)
 }
 
 fn push_text(value: Option<&Value>, out: &mut String) {
@@ -117,9 +136,21 @@ mod tests {
     #[test]
     fn thinking_among_parts_is_told_apart_from_text() {
         let raw = r#"[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"Hi"},7]"#;
-        let raw: &RawValue = serde_json::from_str(raw).unwrap();
-        let (text, thinking) = read(Some(raw));
-        assert_eq!((text.as_str(), thinking.as_str()), ("Hi", "hm"));
-        assert_eq!(read(None).0.as_str(), "");
+        let both: Content<'_> = serde_json::from_str(raw).unwrap();
+        assert_eq!((both.text.as_str(), both.thinking.as_str()), ("Hi", "hm"));
+    }
+
+    #[test]
+    fn a_content_is_read_with_its_escapes() {
+        for (json, text) in [
+            (r#""a b""#, "a b"),
+            (r#""a\n\"b\"""#, "a\n\"b\""),
+            (r#""""#, ""),
+            ("null", ""),
+            ("7", "7"),
+        ] {
+            let read: Content<'_> = serde_json::from_str(json).unwrap();
+            assert_eq!(read.text.as_str(), text, "{json}");
+        }
     }
 }

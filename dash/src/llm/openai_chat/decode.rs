@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chunk::{CallDelta, Choice, Chunk, Delta, FunctionDelta, RawUsage};
-use super::content::{self, Details};
+use super::content::{Content, Details};
 use crate::llm::dialect::{Answer, AnswerSetup, BlockHandle, Decoder, SseEvent, TextEnd, TextKind};
 use crate::llm::failure::{ServerFailure, shown};
 use crate::llm::{Compat, LlmError, LlmErrorKind, LlmEvent};
@@ -75,11 +75,10 @@ impl ChatDecoder {
         if let Some(choice) = chunk.choices.as_ref().and_then(|choices| choices.first()) {
             self.choice(choice, out);
         }
-        let extra = chunk.x_groq.as_ref().and_then(|extra| extra.usage.as_ref());
-        if let Some(usage) = chunk.usage.as_ref().or(extra) {
+        if let Some(usage) = chunk.usage() {
             // A chunk of its own, without choices, is how the last word on usage comes.
             let is_last = chunk.choices.as_ref().is_some_and(Vec::is_empty);
-            self.usage(usage, is_last, out);
+            self.usage(&usage, is_last, out);
         }
     }
 
@@ -102,8 +101,8 @@ impl ChatDecoder {
             self.delta(delta, out);
         }
         self.finish_reason(choice);
-        if let Some(usage) = &choice.usage {
-            self.usage(usage, false, out);
+        if let Some(usage) = choice.usage() {
+            self.usage(&usage, false, out);
         }
     }
 
@@ -125,9 +124,9 @@ impl ChatDecoder {
 
     fn delta(&mut self, delta: &Delta<'_>, out: &mut Vec<LlmEvent>) {
         let pieces = delta.reasoning_details.clone().unwrap_or_default();
-        let (text, thinking) = content::read(delta.content);
+        let Content { text, thinking } = &delta.content;
         self.thinking(delta.thinking(), pieces, out);
-        self.answer.thinking(&thinking, out);
+        self.answer.thinking(thinking, out);
         self.answer.text(text.as_str(), out);
         self.answer.text(delta.refusal.as_str(), out);
         for call in delta.tool_calls.iter().flatten() {
@@ -342,8 +341,8 @@ impl Decoder for ChatDecoder {
         }
         match serde_json::from_str::<Chunk<'_>>(data) {
             Ok(chunk) if is_error(&chunk) => {
-                if let Some(usage) = &chunk.usage {
-                    self.usage(usage, true, out);
+                if let Some(usage) = chunk.usage() {
+                    self.usage(&usage, true, out);
                 }
                 // Some routers put it into the choice.
                 let inner = chunk.choices.iter().flatten().find_map(|c| c.error);

@@ -1,7 +1,8 @@
 //! Servers at their worst: every call ends once, in the right words, with what came, and counted
 //! once.
 
-use super::super::driver::{client, events_only, never_idle, send_error};
+use super::super::body::{events_only, never_idle};
+use super::super::driver::{client, send_error};
 use pretty_assertions::assert_eq;
 
 use super::*;

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 
 use self::server::{Answer, Server, Then};
-use super::driver::sse_events;
+use super::body::sse_events;
 use super::{HttpOptions, HttpProvider};
 use crate::env::UnixMillis;
 use crate::llm::dialect::{AnswerSetup, Decoder as _, SseEvent};
@@ -107,14 +107,9 @@ fn decode(pieces: Vec<Bytes>, line_bytes_max: usize) -> Vec<LlmEvent> {
         let mut events = std::pin::pin!(sse_events(body, line_bytes_max));
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => {
-                    decoder.feed(
-                        SseEvent {
-                            name: &event.event,
-                            data: &event.data,
-                        },
-                        &mut out,
-                    );
+                Ok((name, data)) => {
+                    let (name, data) = (&*name, &*data);
+                    decoder.feed(SseEvent { name, data }, &mut out);
                 }
                 Err(error) => decoder.fail(error, &mut out),
             }
