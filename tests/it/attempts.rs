@@ -109,6 +109,28 @@ async fn an_attempt_that_takes_too_long_fails_and_stays_charged() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_there_when_the_time_is_up_is_taken() {
+    let clock = manual();
+    let setup = Setup::new(|_| ScriptedReply::text("end").first_delay(Duration::from_secs(60)))
+        .priced()
+        .clock(Arc::new(clock.clone()));
+    let engine = setup.start().await;
+    let mut request = create("go", 1);
+    request.config.timeout_ms = 60_000;
+    let swarm = engine.create_swarm(request).await.unwrap();
+    engine.desk.wait_for_calls(1).await;
+    // The limit and the answer, which come at the same time.
+    clock.wait_for_sleepers(2).await;
+    clock.advance(Duration::from_secs(60));
+    let swarm = engine.finish(swarm.id).await;
+    assert_eq!(swarm.result.as_deref(), Some("end"));
+    let reservations = engine.reservations().await;
+    let states: Vec<_> = reservations.iter().map(|r| r.state).collect();
+    assert_eq!(states, [ReservationState::Settled]);
+    audit(&engine).await;
+}
+
+#[tokio::test]
 async fn the_time_that_children_take_is_not_their_parents() {
     let clock = manual();
     let script = |request: &LlmRequest| match (task_of(request).as_str(), turn(request)) {

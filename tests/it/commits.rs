@@ -122,3 +122,27 @@ async fn a_swarm_that_ends_in_the_commit_that_begins_it_is_forgotten_and_read_ag
     assert_eq!(again.kind(), ErrorKind::Conflict);
     audit(&engine).await;
 }
+
+#[tokio::test]
+async fn a_store_whose_reads_wait_for_its_commits_is_waited_for() {
+    let setup = Setup::new(ends);
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&setup.store)));
+    let engine = setup.on(shared(&faulty)).start().await;
+    faulty.reads_wait();
+    faulty.hold();
+    let first = engine.allocate(project(), Some(1_000));
+    let rest = async {
+        faulty.wait_for_held(1).await;
+        // Not in memory, so it is looked for in the store, during the commit.
+        let unknown = engine.pause_swarm(dash::ids::SwarmId::from_u128(77));
+        let release = async {
+            let_others_run().await;
+            faulty.release();
+        };
+        tokio::join!(unknown, release).0
+    };
+    let both = async { tokio::join!(first, rest) };
+    let (first, unknown) = within("both answers", both).await;
+    assert_eq!(first.unwrap().allocated, Some(1_000));
+    assert_eq!(unknown.unwrap_err().kind(), ErrorKind::NotFound);
+}

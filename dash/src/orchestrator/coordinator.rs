@@ -8,15 +8,18 @@
 //! transaction, begun when the one before has ended well. So there is one commit at a time, in the
 //! order of the decisions, and nobody is told anything before the commit that makes it true. What a
 //! commit ended is forgotten after it, unless the next one changes it again. While the disk is full the
-//! pending commit is tried again and again: callers get an error at once, agents wait. After a
-//! commit whose outcome is unknown nothing is written any more; recovery decides at the next start.
+//! pending commit is tried again and again: callers get an error at once, agents wait. So do the callers
+//! whose commands were decided before that was known, with that commit or for the next: what they asked
+//! for may still be done. After a commit whose outcome is unknown nothing is written any more; recovery
+//! decides at the next start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -66,8 +69,18 @@ pub(crate) struct Coordinator {
 
 /// A commit that the store is at.
 struct Writing {
-    result: BoxFuture<'static, Result<Committed, StoreError>>,
+    result: MaybeDone<BoxFuture<'static, Result<Committed, StoreError>>>,
     pending: Pending,
+}
+
+impl Writing {
+    /// Waits for the store's answer, and takes it.
+    async fn end(&mut self) -> Result<Committed, StoreError> {
+        (&mut self.result).await;
+        let result = Pin::new(&mut self.result).take_output();
+        // Nobody takes it twice: whoever waits here then takes the whole commit away.
+        result.unwrap_or(Err(StoreError::Closed))
+    }
 }
 
 /// What follows a commit.
@@ -179,7 +192,7 @@ impl Coordinator {
         let is_idle = self.writing.is_none();
         let writing = async {
             match &mut self.writing {
-                Some(writing) => (&mut writing.result).await,
+                Some(writing) => writing.end().await,
                 None => std::future::pending().await,
             }
         };
@@ -310,6 +323,20 @@ impl Coordinator {
 
     // ---- loading what has ended and was forgotten ----
 
+    /// Waits for a read, while the commit under way goes on: a store may hold for a commit what its
+    /// reads need.
+    async fn beside<T>(&mut self, read: impl Future<Output = T>) -> T {
+        let mut read = pin!(read);
+        std::future::poll_fn(|cx| {
+            if let Some(writing) = &mut self.writing {
+                // Its result is kept until it is taken.
+                let _kept = Pin::new(&mut writing.result).poll(cx);
+            }
+            read.as_mut().poll(cx)
+        })
+        .await
+    }
+
     async fn load_for(&mut self, message: &Message) -> Result<()> {
         match message {
             Message::Command { command, .. } => self.load_for_command(command).await,
@@ -365,9 +392,12 @@ impl Coordinator {
     }
 
     async fn load_project(&mut self, name: &str) -> Result<()> {
-        if !self.state.projects.contains_key(name)
-            && let Some((project, budget)) = load::project(self.shared.store.as_ref(), name).await?
-        {
+        if self.state.projects.contains_key(name) {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.shared.store);
+        let found = self.beside(load::project(store.as_ref(), name)).await?;
+        if let Some((project, budget)) = found {
             let snapshot = super::decide::Snapshot {
                 projects: vec![project],
                 budgets: vec![budget],
@@ -379,9 +409,12 @@ impl Coordinator {
     }
 
     async fn load_swarm(&mut self, id: SwarmId) -> Result<()> {
-        if self.state.swarms.get(id).is_none()
-            && let Some(snapshot) = load::swarm(self.shared.store.as_ref(), id).await?
-        {
+        if self.state.swarms.get(id).is_some() {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.shared.store);
+        let found = self.beside(load::swarm(store.as_ref(), id)).await?;
+        if let Some(snapshot) = found {
             self.load(snapshot);
             self.loaded.swarms.push(id);
         }
@@ -393,10 +426,11 @@ impl Coordinator {
             return Ok(());
         }
         // Its parents too, from the root down: an agent without a budget of its own spends theirs.
+        let store = Arc::clone(&self.shared.store);
         let mut line = Vec::new();
         let mut next = Some(id);
         while let Some(id) = next.filter(|id| self.state.agents.get(*id).is_none()) {
-            let Some(agent) = self.shared.store.find_agent(id).await? else {
+            let Some(agent) = self.beside(store.find_agent(id)).await? else {
                 break;
             };
             next = agent.parent_id;
@@ -418,7 +452,9 @@ impl Coordinator {
     async fn load_uncertain(&mut self, id: AgentId) -> Result<()> {
         self.load_agent(id).await?;
         if self.state.agents.get(id).is_some() {
-            let mut reservations = load::uncertain(self.shared.store.as_ref(), id).await?;
+            let store = Arc::clone(&self.shared.store);
+            let found = self.beside(load::uncertain(store.as_ref(), id)).await;
+            let mut reservations = found?;
             // What has been decided since is newer than the store.
             let writing = self.writing.iter().map(|writing| &writing.pending.out);
             for out in writing.chain([&self.state.out]) {
@@ -437,7 +473,8 @@ impl Coordinator {
         if self.state.tasks.get(id).is_some() {
             return Ok(());
         }
-        let found = self.shared.store.find_task(id).await?;
+        let store = Arc::clone(&self.shared.store);
+        let found = self.beside(store.find_task(id)).await?;
         match found {
             Some(task) => self.load_swarm(task.swarm_id).await,
             None => Ok(()),
@@ -456,7 +493,7 @@ impl Coordinator {
     async fn commit(&mut self) -> Result<(), StoreError> {
         self.begin();
         while let Some(writing) = &mut self.writing {
-            let result = (&mut writing.result).await;
+            let result = writing.end().await;
             self.committed(result).await?;
             self.begin();
         }
@@ -473,21 +510,27 @@ impl Coordinator {
         let mut ended = Ended::of(&out);
         ended.append(&mut self.loaded);
         self.tell_too_early(&mut out);
-        let starts = out.effects.iter().filter_map(|effect| match effect {
-            Effect::Start(id) => Some(self.start_of(*id)),
-            _ => None,
-        });
-        let pending = Pending {
-            starts: starts.collect(),
-            ended,
-            out,
-        };
+        let mut starts = VecDeque::new();
+        for effect in &out.effects {
+            if let Effect::Start(id) = effect {
+                let start = self.start_of(*id);
+                // Now, and not once it is told: whoever retries it meanwhile starts it again.
+                if start.is_none()
+                    && let Some(live) = self.state.live.get_mut(id)
+                {
+                    live.attached = false;
+                }
+                starts.push_back(start);
+            }
+        }
+        let pending = Pending { out, starts, ended };
         if pending.out.changes.is_empty() {
             self.tell(Vec::new(), pending);
             return;
         }
         let (store, changes) = (Arc::clone(&self.shared.store), pending.out.changes.clone());
-        let result = Box::pin(async move { store.commit(changes).await });
+        let commit: BoxFuture<'static, _> = Box::pin(async move { store.commit(changes).await });
+        let result = maybe_done(commit);
         self.writing = Some(Writing { result, pending });
     }
 
@@ -653,17 +696,12 @@ impl Coordinator {
 
     fn carry_out(&mut self, effect: &Effect, start: Option<(Agent, OpenWork)>) {
         match *effect {
-            Effect::Start(id) => {
+            Effect::Start(_) => {
                 let swarm = start.as_ref().map(|(agent, _)| agent.swarm_id);
                 let swarm = swarm.and_then(|id| self.state.swarms.get(id));
-                match (start, swarm) {
-                    (Some((agent, open)), Some(swarm)) => self.executor.start(agent, swarm, open),
-                    // It ended in the same commit.
-                    _ => {
-                        if let Some(live) = self.state.live.get_mut(&id) {
-                            live.attached = false;
-                        }
-                    }
+                // Nothing to start: it ended in the same commit.
+                if let (Some((agent, open)), Some(swarm)) = (start, swarm) {
+                    self.executor.start(agent, swarm, open);
                 }
             }
             Effect::Cancel(id) => self.executor.cancel(id),

@@ -1,10 +1,11 @@
 //! A store that fails, or waits, when it is told to.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use crate::event::Event;
 use crate::ids::{AgentId, BudgetId, EntryId, ReservationId, SwarmId, TaskId, TicketId};
@@ -39,7 +40,8 @@ struct Plan {
     rule: Option<Rule>,
 }
 
-/// A [`Store`] around another: its commits fail by plan and wait at a gate. Reads go through.
+/// A [`Store`] around another: its commits fail by plan and wait at a gate. Reads go through,
+/// unless they are told to wait for commits.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Plan>,
@@ -47,6 +49,9 @@ pub struct FaultyStore {
     gate: watch::Sender<bool>,
     /// Commits that wait at the gate.
     waiting: watch::Sender<usize>,
+    /// Held by commits, and waited for by reads, if reads wait.
+    lock: RwLock<()>,
+    reads_wait: AtomicBool,
 }
 
 impl std::fmt::Debug for FaultyStore {
@@ -74,6 +79,8 @@ impl FaultyStore {
             plan: Mutex::default(),
             gate: watch::Sender::new(true),
             waiting: watch::Sender::new(0),
+            lock: RwLock::new(()),
+            reads_wait: AtomicBool::new(false),
         }
     }
 
@@ -100,6 +107,18 @@ impl FaultyStore {
     /// Lets held commits pass, and those that follow.
     pub fn release(&self) {
         self.gate.send_replace(true);
+    }
+
+    /// From now on a read waits for the end of a commit that has begun, held or not, as in a store that
+    /// has one lock for both.
+    pub fn reads_wait(&self) {
+        self.reads_wait.store(true, Ordering::SeqCst);
+    }
+
+    async fn read_turn(&self) {
+        if self.reads_wait.load(Ordering::SeqCst) {
+            drop(self.lock.read().await);
+        }
     }
 
     /// Waits until `count` commits are held.
@@ -148,6 +167,10 @@ impl Store for FaultyStore {
 
     async fn commit(&self, changeset: Changeset) -> Result<Committed, StoreError> {
         let fate = self.fate(&changeset);
+        let _lock = match self.reads_wait.load(Ordering::SeqCst) {
+            true => Some(self.lock.write().await),
+            false => None,
+        };
         self.waiting.send_modify(|n| *n += 1);
         let held = Waiting(&self.waiting);
         let mut gate = self.gate.subscribe();
@@ -169,10 +192,12 @@ impl Store for FaultyStore {
     }
 
     async fn find_project(&self, name: &str) -> Result<Option<Project>, StoreError> {
+        self.read_turn().await;
         self.inner.find_project(name).await
     }
 
     async fn find_swarm(&self, id: SwarmId) -> Result<Option<Swarm>, StoreError> {
+        self.read_turn().await;
         self.inner.find_swarm(id).await
     }
 
@@ -181,10 +206,12 @@ impl Store for FaultyStore {
         filter: &SwarmFilter,
         page: Page<SwarmId>,
     ) -> Result<Vec<Swarm>, StoreError> {
+        self.read_turn().await;
         self.inner.list_swarms(filter, page).await
     }
 
     async fn find_agent(&self, id: AgentId) -> Result<Option<Agent>, StoreError> {
+        self.read_turn().await;
         self.inner.find_agent(id).await
     }
 
@@ -193,10 +220,12 @@ impl Store for FaultyStore {
         filter: &AgentFilter,
         page: Page<AgentId>,
     ) -> Result<Vec<Agent>, StoreError> {
+        self.read_turn().await;
         self.inner.list_agents(filter, page).await
     }
 
     async fn find_task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.read_turn().await;
         self.inner.find_task(id).await
     }
 
@@ -205,10 +234,12 @@ impl Store for FaultyStore {
         filter: &TaskFilter,
         page: Page<TaskId>,
     ) -> Result<Vec<Task>, StoreError> {
+        self.read_turn().await;
         self.inner.list_tasks(filter, page).await
     }
 
     async fn find_budget(&self, id: BudgetId) -> Result<Option<Budget>, StoreError> {
+        self.read_turn().await;
         self.inner.find_budget(id).await
     }
 
@@ -217,10 +248,12 @@ impl Store for FaultyStore {
         filter: &BudgetFilter,
         page: Page<BudgetId>,
     ) -> Result<Vec<Budget>, StoreError> {
+        self.read_turn().await;
         self.inner.list_budgets(filter, page).await
     }
 
     async fn find_step(&self, agent: AgentId, key: StepKey) -> Result<Option<Step>, StoreError> {
+        self.read_turn().await;
         self.inner.find_step(agent, key).await
     }
 
@@ -229,6 +262,7 @@ impl Store for FaultyStore {
         filter: &StepFilter,
         page: Page<(AgentId, StepKey)>,
     ) -> Result<Vec<Step>, StoreError> {
+        self.read_turn().await;
         self.inner.list_steps(filter, page).await
     }
 
@@ -237,6 +271,7 @@ impl Store for FaultyStore {
         filter: &ReservationFilter,
         page: Page<ReservationId>,
     ) -> Result<Vec<Reservation>, StoreError> {
+        self.read_turn().await;
         self.inner.list_reservations(filter, page).await
     }
 
@@ -245,10 +280,12 @@ impl Store for FaultyStore {
         filter: &TicketFilter,
         page: Page<TicketId>,
     ) -> Result<Vec<Ticket>, StoreError> {
+        self.read_turn().await;
         self.inner.list_tickets(filter, page).await
     }
 
     async fn list_path(&self, head: EntryId, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read_turn().await;
         self.inner.list_path(head, limit).await
     }
 
@@ -258,10 +295,12 @@ impl Store for FaultyStore {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
+        self.read_turn().await;
         self.inner.list_events(filter, after, limit).await
     }
 
     async fn head_seq(&self) -> Result<u64, StoreError> {
+        self.read_turn().await;
         self.inner.head_seq().await
     }
 

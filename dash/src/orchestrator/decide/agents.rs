@@ -294,6 +294,13 @@ impl Decision<'_> {
         // A spawner that ends with a step under way has given up on it.
         self.abandon_steps(id, "the agent completed");
         self.release_slot(id);
+        // What that cost may have used its budget up, and so ended the agent.
+        if !self
+            .agent(id)
+            .is_ok_and(|a| a.status.can_become(AgentStatus::Completed))
+        {
+            return;
+        }
         let now = self.now;
         self.edit_agent(id, |a| {
             a.status = AgentStatus::Completed;
@@ -302,8 +309,6 @@ impl Decision<'_> {
         });
         let Ok(agent) = self.agent(id) else { return };
         let (cost, task, swarm) = (cost_so_far(agent), agent.task_id, agent.swarm_id);
-        // One that was retried by hand after its parent had been told that it failed.
-        self.kill_children(id, swarm, "its parent has completed");
         let preview = cut(&result, RESULT_PREVIEW);
         self.emit_agent(
             id,
@@ -317,6 +322,9 @@ impl Decision<'_> {
         if let Some(task) = task {
             self.complete_task(task, result);
         }
+        // One that was retried by hand after its parent had been told that it failed. Last: what its
+        // calls may have cost can end the swarm.
+        self.kill_children(id, swarm, "its parent has completed");
     }
 
     pub(super) fn retry_due(&mut self, id: AgentId, attempt: u32) {
@@ -481,9 +489,9 @@ impl Decision<'_> {
                 agent.status
             )));
         }
-        let parent = agent.parent_id.and_then(|id| self.agent(id).ok());
-        if parent.is_some_and(|parent| parent.status.is_terminal()) {
-            // Nobody would take what it answers.
+        let has_ended = |parent| self.agent(parent).map_or(true, |p| p.status.is_terminal());
+        if agent.parent_id.is_some_and(has_ended) {
+            // Nobody would take what it answers. One that lives is in memory.
             return Err(Error::conflict("its parent has ended: retry the parent"));
         }
         let reopened = match self.swarm(swarm)?.status {

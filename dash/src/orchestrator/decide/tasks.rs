@@ -282,6 +282,12 @@ impl Decision<'_> {
     }
 
     pub(super) fn complete_task(&mut self, id: TaskId, output: String) {
+        if !self
+            .task(id)
+            .is_ok_and(|t| t.status.can_become(TaskStatus::Completed))
+        {
+            return;
+        }
         let now = self.now;
         self.edit_task(id, |t| {
             t.status = TaskStatus::Completed;

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tracing::Instrument as _;
 
 use super::super::run::{tokens_max, with_unique_call_ids};
 use super::super::{Grant, ModelIntent, Next, Outcome};
 use super::{Flow, Session, fixed_tokens, spans};
 use crate::event::DeltaKind;
-use crate::llm::{LlmError, LlmErrorKind, LlmEvent, LlmRequest, RequestOptions, ToolChoice};
+use crate::llm::{
+    LlmError, LlmErrorKind, LlmEvent, LlmRequest, LlmStream, RequestOptions, ToolChoice,
+};
 use crate::model::{Amount, AssistantMessage, Message, StepKey, Usage};
 use crate::mutation::{self, Mutation};
 
 /// Tokens of the window that stay free beside an answer: at most these, at most an eighth of it.
 const WINDOW_MARGIN: u32 = 4_096;
+
+/// Events of an answer that are taken after its time is up, if they are there already; more than one
+/// piece from a server's socket holds, few enough that a server that never pauses is cut.
+const LATE_EVENTS_MAX: usize = 1_024;
 
 impl Session {
     pub(super) async fn model_turn(
@@ -227,26 +233,52 @@ impl Session {
             let event = tokio::select! {
                 // The limit first: a server that never pauses is cut too.
                 biased;
-                () = &mut deadline => break Err(LlmError::billed_unknown(
-                    LlmErrorKind::Timeout,
-                    format!("the attempt took longer than {:?}", self.request.timeout),
-                )),
+                () = &mut deadline => break self.last_of(stream, key),
                 event = stream.next() => event,
             };
-            match event {
-                Some(LlmEvent::Done { message, .. }) => break Ok(message),
-                Some(LlmEvent::Error { error, .. }) => break Err(error),
-                Some(event) => self.publish(key, event),
-                None => {
-                    break Err(LlmError::billed_unknown(
-                        LlmErrorKind::StreamCut,
-                        "the answer ended in the middle",
-                    ));
-                }
+            if let Some(answer) = self.heard(key, event) {
+                break answer;
             }
         };
         self.spend(began);
         answer
+    }
+
+    /// What an event of an answer ends it with, if it does.
+    fn heard(
+        &self,
+        key: StepKey,
+        event: Option<LlmEvent>,
+    ) -> Option<Result<AssistantMessage, LlmError>> {
+        match event {
+            Some(LlmEvent::Done { message, .. }) => Some(Ok(message)),
+            Some(LlmEvent::Error { error, .. }) => Some(Err(error)),
+            Some(event) => {
+                self.publish(key, event);
+                None
+            }
+            None => Some(Err(LlmError::billed_unknown(
+                LlmErrorKind::StreamCut,
+                "the answer ended in the middle",
+            ))),
+        }
+    }
+
+    /// The end of an answer whose time is up. If the rest of it is there already, it is taken: it is
+    /// paid for.
+    fn last_of(&self, mut stream: LlmStream, key: StepKey) -> Result<AssistantMessage, LlmError> {
+        for _ in 0..LATE_EVENTS_MAX {
+            let Some(event) = stream.next().now_or_never() else {
+                break;
+            };
+            if let Some(answer) = self.heard(key, event) {
+                return answer;
+            }
+        }
+        Err(LlmError::billed_unknown(
+            LlmErrorKind::Timeout,
+            format!("the attempt took longer than {:?}", self.request.timeout),
+        ))
     }
 
     fn publish(&self, key: StepKey, event: LlmEvent) {

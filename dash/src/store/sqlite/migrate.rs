@@ -99,6 +99,8 @@ pub(super) fn up(conn: &mut Connection, now: UnixMillis, watch: Watch<'_>) -> Re
     let done = applied(conn)?;
     check(&done)?;
     for migration in MIGRATIONS.iter().skip(done.len()) {
+        let (version, name) = (migration.version, migration.name);
+        tracing::info!(version, name, "a migration begins");
         let mut done = 0;
         let mut tell = || {
             done += 1;
@@ -125,6 +127,7 @@ pub(super) fn up(conn: &mut Connection, now: UnixMillis, watch: Watch<'_>) -> Re
         tell();
         tx.commit()?;
         tell();
+        tracing::info!(version, name, "the migration is done");
     }
     Ok(())
 }
@@ -137,6 +140,8 @@ pub(super) fn down(conn: &mut Connection, target: u32) -> Result<(), Fault> {
         if migration.version <= target {
             break;
         }
+        let (version, name) = (migration.version, migration.name);
+        tracing::info!(version, name, "a migration is taken back");
         let tx = begin(conn)?;
         tx.execute_batch(migration.down)?;
         // The first migration's `down` drops the record too.
@@ -148,6 +153,7 @@ pub(super) fn down(conn: &mut Connection, target: u32) -> Result<(), Fault> {
         }
         tx.pragma_update(None, "user_version", migration.version - 1)?;
         tx.commit()?;
+        tracing::info!(version, name, "the migration has been taken back");
     }
     Ok(())
 }

@@ -492,10 +492,21 @@ fn a_failed_call_is_told_before_the_end_that_its_cost_brings() {
 
 /// A parent and its child, in a tree without retries.
 fn family(world: &mut World) -> (crate::ids::AgentId, crate::ids::AgentId) {
-    let mut request = parallel(1);
+    let (_, parent, child) = family_of(world, parallel(1));
+    (parent, child)
+}
+
+fn family_of(
+    world: &mut World,
+    mut request: CreateSwarm,
+) -> (
+    crate::ids::SwarmId,
+    crate::ids::AgentId,
+    crate::ids::AgentId,
+) {
     request.strategy = Strategy::Tree;
     request.config.max_retries = 0;
-    world.swarm(request);
+    let swarm = world.swarm(request);
     let parent = world.started()[0];
     let delegation = Delegation {
         name: "child".to_owned(),
@@ -509,7 +520,7 @@ fn family(world: &mut World) -> (crate::ids::AgentId, crate::ids::AgentId) {
         delegation: Box::new(delegation),
         reply,
     });
-    (parent, world.started()[0])
+    (swarm, parent, world.started()[0])
 }
 
 #[test]
@@ -533,4 +544,63 @@ fn a_child_that_was_retried_ends_with_its_parent() {
     world.advance(parent, Vec::new(), complete("without it"));
     let row = world.state.agents.get(child).unwrap();
     assert_eq!(row.status, AgentStatus::Killed);
+}
+
+#[test]
+fn a_parent_completes_before_what_is_left_of_its_child_ends_the_swarm() {
+    let mut world = World::new(Settings::default());
+    let (swarm, parent, child) = family_of(&mut world, capped(1, 100));
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::RetryAgent(child)).unwrap();
+    let call = world.advance(child, Vec::new(), model(1, 90));
+    assert!(matches!(world.grant(call), Some(Grant::Model { .. })));
+    world.advance(parent, Vec::new(), complete("without it"));
+    let status = |id| world.state.agents.get(id).unwrap().status;
+    assert_eq!(status(parent), AgentStatus::Completed);
+    assert_eq!(status(child), AgentStatus::Killed);
+    let row = world.state.swarms.get(swarm).unwrap();
+    assert_eq!(row.status, SwarmStatus::Failed, "the cap is used up");
+    let places = |name: &str| {
+        let events = world.events.iter().enumerate();
+        let named = events.filter(|(_, e)| e.name() == name);
+        named.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    assert_eq!(places("task.completed").len(), 1);
+    assert_eq!(places("task.cancelled").len(), 1, "the child's only");
+    assert!(places("task.completed") < places("swarm.failed"));
+    assert_eq!(world.state.plans[&swarm].open_tasks, 0);
+}
+
+#[test]
+fn an_agent_whose_last_call_uses_the_budget_up_does_not_complete_after_it_was_killed() {
+    let mut world = World::new(Settings::default());
+    let swarm = world.swarm(capped(1, 100));
+    let agent = world.started()[0];
+    let call = world.advance(agent, Vec::new(), model(1, 90));
+    assert!(matches!(world.grant(call), Some(Grant::Model { .. })));
+    // Its spawner ends it with the call under way.
+    world.advance(agent, Vec::new(), complete("x"));
+    let row = world.state.agents.get(agent).unwrap();
+    assert_eq!(row.status, AgentStatus::Killed);
+    let row = world.state.swarms.get(swarm).unwrap();
+    assert_eq!(row.status, SwarmStatus::Failed);
+    assert_eq!(world.count("agent.completed"), 0);
+    assert_eq!(world.count("task.completed"), 0);
+}
+
+#[test]
+fn a_child_whose_parent_is_forgotten_is_not_retried() {
+    let mut world = World::new(Settings::default());
+    let (parent, child) = family(&mut world);
+    world.advance(child, Vec::new(), Next::Fail(AttemptFailure::fatal("no")));
+    world.command(Command::KillAgent(parent)).unwrap();
+    world.input(|_| Input::Detached {
+        agent_id: parent,
+        attempt: 0,
+        failure: None,
+    });
+    world.state.evict(&[parent], &[]);
+    assert!(world.state.agents.get(parent).is_none());
+    let err = world.command(Command::RetryAgent(child)).unwrap_err();
+    assert!(err.to_string().contains("its parent has ended"), "{err}");
 }

@@ -1,5 +1,7 @@
 //! Every hot read goes by an index.
 
+use rusqlite::fallible_iterator::FallibleIterator as _;
+
 use super::super::read::Select;
 use super::*;
 
@@ -195,4 +197,44 @@ async fn reads_of_events_use_an_index() {
         let first: String = statement.query_row(values, |row| row.get(3)).unwrap();
         assert!(first.contains(index), "{first}");
     }
+}
+
+/// What SQLite does, in its own steps, to take migration 3 back and to apply it again while there are
+/// so many entries.
+async fn steps_of_the_move(entries: u32) -> (i64, i64) {
+    let (_dir, path) = place();
+    open_seeded(&path).await.close().await.unwrap();
+    let conn = open::connect_writer(&path, Flush::EveryCommit).unwrap();
+    conn.pragma_update(None, "foreign_keys", 0).unwrap();
+    // A conversation whose first entry has the last one as its parent: a clock may have been set back.
+    let fill = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+        INSERT INTO entries (id, agent, parent_id, at, body)
+        SELECT unhex(format('%032x', n)), 1,
+            CASE n WHEN 1 THEN unhex(format('%032x', ?1)) WHEN 2 THEN NULL
+                ELSE unhex(format('%032x', n - 1)) END, 0, '{}'
+        FROM n";
+    assert_eq!(conn.execute(fill, [entries]).unwrap(), entries as usize);
+    conn.pragma_update(None, "foreign_keys", 1).unwrap();
+    let run = |sql: &str| {
+        let mut steps = 0;
+        let mut statements = rusqlite::Batch::new(&conn, sql);
+        while let Some(mut statement) = statements.next().unwrap() {
+            statement.raw_execute().unwrap();
+            steps += i64::from(statement.get_status(rusqlite::StatementStatus::VmStep));
+        }
+        steps
+    };
+    let third = migrate::MIGRATIONS.last().unwrap();
+    assert_eq!(third.version, 3);
+    (run(third.down), run(third.up))
+}
+
+#[tokio::test]
+async fn the_work_of_migration_3_grows_with_the_entries_and_not_with_their_square() {
+    let (few, many) = (
+        steps_of_the_move(1_000).await,
+        steps_of_the_move(4_000).await,
+    );
+    assert!(many.0 < 5 * few.0, "down: {} and {}", few.0, many.0);
+    assert!(many.1 < 5 * few.1, "up: {} and {}", few.1, many.1);
 }
