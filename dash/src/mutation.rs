@@ -1,6 +1,6 @@
 //! Ways to break the engine on purpose, so that the simulator can show that it would see them.
 //!
-//! Without the feature `mutations` nothing here can be set, [`active`] is `false` at compile time
+//! Without the feature `mutations` nothing here can be set, `active` is `false` at compile time
 //! and no trace is left in the code. With it, a test breaks the engine for its own thread only.
 #![cfg_attr(
     not(feature = "mutations"),

@@ -43,6 +43,8 @@ pub(crate) struct Process {
     child: Child,
     out: BufReader<ChildStdout>,
     err: BufReader<ChildStderr>,
+    /// What has been read of the line that comes next.
+    part: Vec<u8>,
     /// The whole lines that it has said.
     pub(crate) said: Vec<String>,
 }
@@ -60,6 +62,7 @@ impl Process {
             out: BufReader::new(child.stdout.take().unwrap()),
             err: BufReader::new(child.stderr.take().unwrap()),
             child,
+            part: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -75,22 +78,23 @@ impl Process {
 
     /// The next whole line of standard output; `None` at its end.
     pub(crate) async fn line(&mut self) -> Option<String> {
-        let mut line = Vec::new();
-        let read = timeout(SILENCE_MAX, self.out.read_until(b'\n', &mut line)).await;
+        let read = hear(&mut self.out, &mut self.part, &mut self.said);
+        let read = timeout(SILENCE_MAX, read).await;
         read.unwrap_or_else(|_| panic!("silent after {:?}", self.said.last()))
-            .unwrap();
-        // What a kill has cut off was not said.
-        let line = String::from_utf8(line).unwrap();
-        let line = line.strip_suffix('\n')?.to_owned();
-        self.said.push(line.clone());
-        Some(line)
+    }
+
+    /// Waits for something, and hears meanwhile what is said on standard output: a full pipe would
+    /// stop the process.
+    pub(crate) async fn listening<T>(&mut self, wanted: impl Future<Output = T>) -> T {
+        beside(&mut self.out, &mut self.part, &mut self.said, wanted).await
     }
 
     /// Waits for a line of standard error that has these words.
     pub(crate) async fn complaint(&mut self, words: &str) -> String {
         loop {
             let mut line = String::new();
-            let read = timeout(SILENCE_MAX, self.err.read_line(&mut line)).await;
+            let read = timeout(SILENCE_MAX, self.err.read_line(&mut line));
+            let read = beside(&mut self.out, &mut self.part, &mut self.said, read).await;
             let read = read.unwrap_or_else(|_| panic!("it does not say `{words}`"));
             assert!(read.unwrap() > 0, "it ended without saying `{words}`");
             if line.contains(words) {
@@ -114,7 +118,8 @@ impl Process {
 
     /// The same, for one that may take longer.
     pub(crate) async fn end_within(mut self, limit: Duration) -> (ExitStatus, Vec<String>, String) {
-        let (mut rest, mut complaints) = (String::new(), String::new());
+        let part = std::mem::take(&mut self.part);
+        let (mut rest, mut complaints) = (String::from_utf8(part).unwrap(), String::new());
         let ended = timeout(limit, async {
             let listen = self.out.read_to_string(&mut rest);
             let complain = self.err.read_to_string(&mut complaints);
@@ -124,5 +129,38 @@ impl Process {
         let status = ended.await.expect("it ends by itself").unwrap();
         self.said.extend(rest.lines().map(str::to_owned));
         (status, self.said, complaints)
+    }
+}
+
+/// The next whole line, which is added to what was said; `None` at the end. What is read of a line when
+/// this is dropped stays in `part`.
+async fn hear(
+    out: &mut BufReader<ChildStdout>,
+    part: &mut Vec<u8>,
+    said: &mut Vec<String>,
+) -> Option<String> {
+    out.read_until(b'\n', part).await.unwrap();
+    // What a kill has cut off was not said.
+    let line = String::from_utf8(std::mem::take(part)).unwrap();
+    let line = line.strip_suffix('\n')?.to_owned();
+    said.push(line.clone());
+    Some(line)
+}
+
+/// Waits for something while all that is said is heard.
+async fn beside<T>(
+    out: &mut BufReader<ChildStdout>,
+    part: &mut Vec<u8>,
+    said: &mut Vec<String>,
+    wanted: impl Future<Output = T>,
+) -> T {
+    let all = async {
+        while hear(out, part, said).await.is_some() {}
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        value = wanted => value,
+        () = all => std::future::pending().await,
     }
 }

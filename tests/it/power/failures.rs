@@ -219,13 +219,13 @@ async fn while_the_disk_is_full_the_file_can_be_read_and_with_space_it_goes_on()
         let db = dir.join(DATABASE);
         let events = SqliteStore::verify(&db).await.unwrap();
         let failed = || Recording::read(&journal).count(Kind::Fault, DATABASE);
-        within("another try", async {
+        let again = within("another try", async {
             let before = failed();
             while failed() == before {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        })
-        .await;
+        });
+        driver.listening(again).await;
         assert_eq!(SqliteStore::verify(&db).await.unwrap(), events);
         let (mut said, _) = driver.kill().await;
         let records = audit(&db).await;

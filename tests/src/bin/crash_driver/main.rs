@@ -140,11 +140,15 @@ fn settings() -> Settings {
     settings
 }
 
-/// Creates a swarm unless an earlier run has.
+/// Creates a swarm, unless it is there. The disk may be full meanwhile: the id is the same each time,
+/// so nothing is made twice.
 async fn create(dash: &Orchestrator, request: CreateSwarm) -> Result<()> {
-    match dash.create_swarm(request).await {
-        Err(err) if err.kind() == ErrorKind::Conflict => Ok(()),
-        other => other.map(drop),
+    loop {
+        match dash.create_swarm(request.clone()).await {
+            Err(err) if err.kind() == ErrorKind::Conflict => return Ok(()),
+            Err(err) if err.kind() == ErrorKind::Unavailable => tokio::time::sleep(WORK).await,
+            other => return other.map(drop),
+        }
     }
 }
 
