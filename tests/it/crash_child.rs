@@ -156,11 +156,11 @@ async fn beside<T>(
 ) -> T {
     let all = async {
         while hear(out, part, said).await.is_some() {}
-        std::future::pending().await
+        std::future::pending::<T>().await
     };
     tokio::select! {
         biased;
         value = wanted => value,
-        () = all => std::future::pending().await,
+        never = all => never,
     }
 }
