@@ -9,7 +9,8 @@ use super::fault::Fault;
 use super::rows::shorten;
 use super::versioned::{inserted, signed, updated};
 use super::write::{
-    State, Write, agent_number, key_parts, known_agent_number, swarm_number, type_number,
+    State, Write, agent_number, key_parts, known_agent_number, not_its_own, swarm_number,
+    type_number,
 };
 use crate::event::{Event, EventSource, NewEvent};
 use crate::model::budget::ReservationState;
@@ -23,6 +24,7 @@ pub(super) fn agents(conn: &Connection, state: &mut State, writes: &[RowWrite<Ag
     let mut update = conn.prepare_cached(UPDATE_AGENT)?;
     for write in writes {
         let row = &write.row;
+        not_its_own("agent", row.id, row.parent_id)?;
         let Some(expected) = write.expected else {
             insert_agent(conn, row)?;
             continue;
@@ -219,6 +221,7 @@ pub(super) fn entries(conn: &Connection, state: &mut State, rows: &[Entry]) -> W
          blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for row in rows {
+        not_its_own("entry", row.id, row.parent_id)?;
         let agent = agent_number(conn, state, row.agent_id)?;
         let (body, blob) = match blob::put(conn, &row.body)? {
             Place::Inline(json) => (Some(json), None),

@@ -67,14 +67,8 @@ pub(super) fn apply(
     for row in &changeset.tasks {
         task(conn, row)?;
     }
-    for write in &changeset.agents {
-        not_its_own("agent", write.row.id, write.row.parent_id)?;
-    }
     journal::agents(conn, state, &changeset.agents)?;
     journal::reservations(conn, state, &changeset.reservations)?;
-    for row in &changeset.entries {
-        not_its_own("entry", row.id, row.parent_id)?;
-    }
     journal::entries(conn, state, &changeset.entries)?;
     journal::steps(conn, state, &changeset.steps)?;
     for row in &changeset.tickets {
@@ -87,7 +81,11 @@ pub(super) fn apply(
 
 /// A row comes after its parent. A foreign key is content with a row that refers to itself, and what
 /// walks up from there would never end.
-fn not_its_own<Id: Copy + PartialEq + Display>(what: &str, id: Id, parent: Option<Id>) -> Write {
+pub(super) fn not_its_own<Id: Copy + PartialEq + Display>(
+    what: &str,
+    id: Id,
+    parent: Option<Id>,
+) -> Write {
     if parent.is_some_and(|parent| parent == id) {
         return Err(Fault::constraint(format!(
             "{what} `{id}` is its own parent"
